@@ -1,0 +1,291 @@
+"""What EventFlow asks of an engine, and nothing more.
+
+The promises G1 to G8 are the contract. Each has tests of the same number in
+`eventflow.testing.engine_contract`, and every engine runs all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from eventflow.delivery import Attempt, Delivery, Place
+from eventflow.event import Event
+
+
+class Kind(StrEnum):
+    """What a queue is: a topic's own queue (common's too), or its lane of the retry queue."""
+
+    TOPIC = "topic"
+    LANE = "lane"
+
+
+class Queue(NamedTuple):
+    """A queue of the engine."""
+
+    kind: Kind
+    topic: str
+
+
+class TopicPlan(msgspec.Struct, frozen=True, gc=False):
+    """What an engine has to know of a topic."""
+
+    capacity: int
+    """Deliveries the queue holds, leased ones included. At least 1."""
+    lane_capacity: int = 0
+    """Deliveries the topic's lane of the retry queue holds. Common has none."""
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False):
+    """The queues an engine keeps. "common" must be among the topics."""
+
+    topics: Mapping[str, TopicPlan]
+    dedup_window_s: float = 600.0
+    dedup_max: int = 500_000
+    memory_limit_bytes: int = 512 * 2**20
+    weights: tuple[int, int, int, int] = (64, 16, 4, 1)
+    """Shares of starts among critical, high, normal and low (G4). Each at least 1."""
+    lease_s: float = 30.0
+    storage_max_bytes: int = 10 * 2**30
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """What became of a plan."""
+
+    orphans: tuple[str, ...] = ()
+    """Topics that still hold deliveries but are not in the plan: kept as they are."""
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """The answer to one accepted event."""
+
+    ref: str | None
+    """None for a duplicate whose first one's ref is not known any more."""
+    duplicate: bool = False
+
+
+class Lease(msgspec.Struct, frozen=True, gc=False):
+    """The right to settle one delivery, until it runs out."""
+
+    delivery: Delivery
+    queue: Queue
+    token: Any
+    """Opaque to everyone but the engine that gave it."""
+
+
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """What a settlement leaves behind in the delivery and in the audit trail."""
+
+    because: Mapping[str, Any]
+    attempt: Attempt | None = None
+    """Joins the delivery's history."""
+    traceback: str | None = None
+
+
+class Settle(msgspec.Struct, frozen=True, gc=False):
+    """End a lease: the delivery goes to the first of `tries` that has room."""
+
+    lease: Lease
+    tries: tuple[Place, ...]
+    note: Note | None = None
+
+
+class Target(msgspec.Struct, frozen=True, gc=False):
+    """One topic that a common delivery is routed to."""
+
+    topic: str
+    tries: tuple[Place, ...]
+    note: Note | None = None
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """End a lease on common: a new delivery in each topic, all in one settlement.
+
+    Where a topic has no place at all (storage refuses), common's delivery stays leased with
+    those topics owed: the answer says which, and only those are routed next.
+    """
+
+    lease: Lease
+    targets: tuple[Target, ...]
+
+
+Act = Settle | Route
+
+
+class Settled(msgspec.Struct, frozen=True, gc=False):
+    """The answer to one act."""
+
+    taken: Place | None = None
+    """Where the delivery went; None: it stayed where it was, still leased."""
+    refused: str | None = None
+    """Why nothing was taken: what storage said, or "full"."""
+    lost: bool = False
+    """The lease had run out: somebody else decides about this delivery (G6)."""
+    owed: tuple[str, ...] = ()
+    """Of a `Route`: the topics that had no place."""
+    routed: tuple[Place | None, ...] = ()
+    """Of a `Route`: what each target took, in their order; None where it is owed."""
+
+
+class Placing(msgspec.Struct, frozen=True, gc=False):
+    """Bring a delivery from secondary storage back into its topic's queue."""
+
+    delivery: Delivery
+    """As storage holds it."""
+    place: Place
+    """`Queued`, or `Dead` where it has expired meanwhile."""
+    note: Note | None = None
+
+
+class Placed(StrEnum):
+    """What became of a `Placing`."""
+
+    PLACED = "placed"
+    FULL = "full"
+    """No room: storage keeps it."""
+    ALREADY = "already"
+    """Storage holds no such hop any more: it was recovered, replayed or discarded before."""
+
+
+class Depth(msgspec.Struct, frozen=True, gc=False):
+    """How full a topic is."""
+
+    queued: int = 0
+    running: int = 0
+    retrying: int = 0
+    capacity: int = 0
+    lane_capacity: int = 0
+
+
+class Counts(msgspec.Struct, frozen=True, gc=False):
+    """One topic's line of the ledger. All but the depths never go back, not over restarts either."""
+
+    created: int = 0
+    delivered: int = 0
+    discarded: int = 0
+    archived: int = 0
+    queued: int = 0
+    running: int = 0
+    retrying: int = 0
+    parked: int = 0
+    dead: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """Deliveries that were created and are in no place. Anything but 0 is a bug."""
+        return self.created - (
+            self.delivered
+            + self.discarded
+            + self.archived
+            + self.queued
+            + self.running
+            + self.retrying
+            + self.parked
+            + self.dead
+        )
+
+
+class Census(msgspec.Struct, frozen=True, gc=False):
+    """The whole ledger."""
+
+    since: float
+    """When counting began, seconds since 1970."""
+    topics: Mapping[str, Counts]
+    repeats: int = 0
+    moving: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """The sum over all topics."""
+        return sum(counts.unaccounted for counts in self.topics.values())
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """A delivery, and where it is now."""
+
+    delivery: Delivery
+    state: str
+    """"queued", "running", "retrying"."""
+
+
+class Engine(Protocol):
+    """Named, bounded queues whose deliveries are leased, not popped. It moves batches.
+
+    G1  When `accept` has returned, the event survives a crash of every process and a power cut.
+        `durability = "os"` gives up the power cut, "memory:" the crash too.
+    G2  The same (source, id) accepted again within the dedup window is answered "duplicate" and
+        stored once. After a crash, ids of events that have left common may be forgotten.
+    G3  A queue never holds more than its capacity, leased ones included. The last tenth of it is
+        for critical and high. What does not fit is said so at once and stored nowhere.
+    G4  Among priorities with something startable, starts are shared by `weights`; low gets at
+        least one start in their sum. Within a priority: by entry into this queue.
+    G5  A lease lasts `lease_s` unless extended; once it has run out the delivery is leased again,
+        with one more crash counted.
+    G6  Settling late loses nothing: it ends the delivery or says that the lease was lost.
+    G7  Moving never loses and never merges: the next place holds the delivery before the old one
+        forgets it, both fenced by hop.
+    G8  The counts are true: a full walk of the queues finds them.
+    """
+
+    async def apply(self, plan: Plan) -> Applied:
+        """Keep these queues from now on. Idempotent; also for changes while running."""
+        ...
+
+    async def accept(self, events: Sequence[Event]) -> Sequence[Receipt]:
+        """Store the events in common, all or none of them (G1, G2, G3).
+
+        Raises:
+            QueueFull: common, or the memory limit, has no room for all of them.
+            EngineUnavailable: they could not be made durable. Nothing was stored.
+        """
+        ...
+
+    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Sequence[Lease]:
+        """Lease up to `limit` deliveries, waiting at most `wait_s` seconds for the first.
+
+        From a lane only what is due. A delivery with crashes is returned only once its start is
+        durable.
+        """
+        ...
+
+    async def settle(self, acts: Sequence[Act]) -> Sequence[Settled]:
+        """End leases (G6, G7). A refused park or dead fails only its own act.
+
+        Raises:
+            EngineUnavailable: nothing of it happened.
+        """
+        ...
+
+    async def extend(self, leases: Sequence[Lease]) -> Sequence[bool]:
+        """Let the leases last `lease_s` from now; False for each that was lost."""
+        ...
+
+    async def place(self, items: Sequence[Placing]) -> Sequence[Placed]:
+        """Bring parked deliveries back from storage: put first, then storage forgets that hop."""
+        ...
+
+    async def find(self, ref: str) -> Sequence[Found]:
+        """Return the deliveries of an event that are in a queue or lane."""
+        ...
+
+    async def walk(self, queue: Queue, *, after: Any = None, limit: int = 1000) -> Sequence[Found]:
+        """Return a queue's deliveries in order of entry, a page at a time.
+
+        `after` is the last delivery of the page before, None for the first page.
+        """
+        ...
+
+    def depth(self, topic: str) -> Depth:
+        """Return how full a topic is, as this node knows it now."""
+        ...
+
+    async def census(self, *, walk: bool = False) -> Census:
+        """Return the ledger; with `walk`, depths counted by a full walk instead of by counters."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything. What is leased stays leased until it runs out or is reopened."""
+        ...

@@ -1,0 +1,175 @@
+"""Every exception that EventFlow raises on purpose.
+
+    EventFlowError
+      ConfigError         settings are missing, unknown or out of range: nothing was started
+      InvalidEvent        an event breaks CloudEvents or its schema: nothing was stored
+      Unroutable          no route takes the event: nothing was stored
+      TooLarge            a request or an event is over its limit: nothing was stored
+      QueueFull           a bounded queue has no room: send again later
+      EngineUnavailable   the engine can't take anything now: nothing was stored
+      JournalInUse        another process holds the journal: nothing was opened
+      JournalUnreadable   the journal is damaged or of another version: it was left as it is
+      StorageUnavailable  secondary storage can't keep or give anything now
+      UnknownName         no such topic, delivery or event
+      WrongState          the delivery is not in a place that allows this
+      Permanent           raised by a handler: no further attempt can help
+      RetryLater          raised by a handler: try again, but not before then
+
+Any other exception that leaves EventFlow is a bug: please report it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class EventFlowError(Exception):
+    """What all errors of EventFlow have in common."""
+
+
+class ConfigError(EventFlowError):
+    """Settings that can't be used. Nothing was started."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+        """One sentence each: file, table, key, what was expected, what came."""
+
+
+class InvalidEvent(EventFlowError):
+    """Events that break CloudEvents 1.0 or their schema. Nothing of the request was stored."""
+
+    def __init__(self, problems: Sequence[str], *, index: int | None = None) -> None:
+        where = "" if index is None else f"event {index}: "
+        super().__init__("; ".join(where + problem for problem in problems))
+        self.problems = tuple(problems)
+        """One sentence a fault, each naming the attribute."""
+        self.index = index
+        """Which event of the request, counted from 0; None where there is only one."""
+
+
+class Unroutable(EventFlowError):
+    """No route takes the event, and `[common] unroutable` is "refuse". Nothing was stored."""
+
+    def __init__(self, type: str, *, index: int | None = None) -> None:
+        where = "the event" if index is None else f"event {index}"
+        super().__init__(
+            f"no route takes {where} of type {type!r}; nothing was stored. "
+            f"Add a route for it, or set [common] unroutable to 'dead'."
+        )
+        self.type = type
+        self.index = index
+
+
+class TooLarge(EventFlowError):
+    """A request or an event over its limit. Nothing was stored."""
+
+    def __init__(self, what: str, size: int, limit: int, setting: str) -> None:
+        super().__init__(
+            f"{what}: {size} is over the limit of {limit}; nothing was stored. "
+            f"Send less at once, or raise {setting}."
+        )
+        self.size = size
+        self.limit = limit
+
+
+class QueueFull(EventFlowError):
+    """A bounded queue has no room. Nothing was stored; sending again is safe."""
+
+    def __init__(self, queue: str, capacity: int, retry_after_s: float, why: str = "") -> None:
+        super().__init__(
+            f"queue {queue!r} is full ({why or f'capacity {capacity}'}); nothing was stored. "
+            f"Send again in {retry_after_s:g} s."
+        )
+        self.queue = queue
+        self.capacity = capacity
+        self.retry_after_s = retry_after_s
+
+
+class EngineUnavailable(EventFlowError):
+    """The engine can't take anything now. Nothing was stored; sending again is safe."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the engine is unavailable: {reason}")
+        self.reason = reason
+
+
+class JournalInUse(EventFlowError):
+    """Another process holds the journal. Nothing was opened."""
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(
+            f"journal {path} is in use by {holder}; nothing was opened. "
+            f"One process at a time: stop that one, or give this node a file of its own."
+        )
+        self.path = path
+        self.holder = holder
+
+
+class JournalUnreadable(EventFlowError):
+    """The journal is damaged, or of a version this EventFlow can't read. It was left as it is."""
+
+    def __init__(self, path: str, reason: str, advice: str) -> None:
+        super().__init__(f"journal {path} can't be opened: {reason}. It was left as it is. {advice}")
+        self.path = path
+        self.reason = reason
+
+
+class StorageUnavailable(EventFlowError):
+    """Secondary storage can't keep or give anything now. What it held it still holds."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"secondary storage is unavailable: {reason}")
+        self.reason = reason
+
+
+class UnknownName(EventFlowError):
+    """There is no such topic, delivery or event."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str] = ()) -> None:
+        super().__init__(f"there is no {kind} {name!r}.{did_you_mean(name, known)}")
+        self.kind = kind
+        self.name = name
+
+
+class WrongState(EventFlowError):
+    """The delivery is in a place that does not allow this. Nothing was changed."""
+
+    def __init__(self, delivery: str, state: str, wanted: str) -> None:
+        super().__init__(f"delivery {delivery} is {state}; expected {wanted}. Nothing was changed.")
+        self.delivery = delivery
+        self.state = state
+
+
+class Permanent(EventFlowError):
+    """Raise this in a handler when no further attempt can help: the delivery is dead at once."""
+
+
+class RetryLater(EventFlowError):
+    """Raise this in a handler to be tried again, not before `delay_s` seconds from now.
+
+    Args:
+        delay_s: Seconds to wait, 0 or more.
+        count: False to use up no attempt. Allowed 100 times for a delivery.
+        why: Shown to whoever asks what became of the delivery.
+
+    Raises:
+        ValueError: `delay_s` is negative or not a number.
+    """
+
+    def __init__(self, delay_s: float, *, count: bool = True, why: str = "") -> None:
+        if not delay_s >= 0:
+            raise ValueError(f"delay_s: expected 0 or more seconds, got {delay_s!r}")
+        super().__init__(why or f"asked to be tried again in {delay_s:g} s")
+        self.delay_s = delay_s
+        self.count = count
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" where a known name is close to `name`, else ""."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

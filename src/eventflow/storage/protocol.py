@@ -1,0 +1,183 @@
+"""What EventFlow asks of secondary storage, and nothing more.
+
+Writing what is parked or dead belongs to the settlement that moves it there, so it is the
+engine's business: where both are one SQLite file it is one transaction, elsewhere storage holds
+a delivery before the engine forgets it. This Protocol is what everybody else needs of storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from eventflow.delivery import Delivery
+
+
+class Kept(msgspec.Struct, frozen=True, gc=False):
+    """A delivery in secondary storage."""
+
+    delivery: Delivery
+    state: str
+    """"parked" or "dead"."""
+    since: float
+    """When it came here, seconds since 1970."""
+    size_bytes: int = 0
+    """What it counts towards `max_size`: event, history and traceback."""
+
+
+class Filter(msgspec.Struct, frozen=True, gc=False):
+    """Which kept deliveries are meant. A field that is None or empty does not restrict."""
+
+    state: str | None = None
+    topic: str | None = None
+    reason: str | None = None
+    cause: str | None = None
+    """Cause of the last attempt, such as "http 503"."""
+    fingerprint: str | None = None
+    type: str | None = None
+    """Event type; `*` and `**` as in routes."""
+    q: str | None = None
+    """Text found in id, source, subject or error of the last attempt, case-insensitive."""
+    ids: tuple[str, ...] = ()
+    """Delivery ids."""
+
+
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """Part of a listing, newest first."""
+
+    items: tuple[Kept, ...]
+    cursor: str | None
+    """What to give as `after` for the next page; None: this was the last."""
+
+
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """Kept deliveries whose last failure looks alike."""
+
+    topic: str
+    state: str
+    reason: str
+    cause: str
+    fingerprint: str
+    count: int
+    error: str
+    """Of the newest one."""
+    first_at: float
+    last_at: float
+    example: str
+    """Delivery id of the newest one."""
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """How much storage holds, of how much it may."""
+
+    used_bytes: int
+    max_bytes: int
+
+
+class AuditRow(msgspec.Struct, frozen=True, gc=False):
+    """A row of the audit trail, as it was hashed."""
+
+    chain: str
+    """Id of the node that wrote it."""
+    seq: int
+    """From 1, without a gap."""
+    row: bytes
+    """UTF-8 JSON: keys sorted, no blanks, no floats, times RFC 3339 with microseconds and `Z`."""
+    hash: bytes
+    """SHA-256(hash before ‖ row), or HMAC-SHA-256 under the key."""
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """What a check of the audit chains found."""
+
+    ok: bool
+    rows: int
+    faults: tuple[str, ...] = ()
+    """One sentence each: chain, seq, what is wrong."""
+    against: str = ""
+    """What it was held against: "itself", "the key", "an exported head"."""
+
+
+class Actor(msgspec.Struct, frozen=True, gc=False):
+    """Who does something by hand, and why: for the audit trail."""
+
+    name: str
+    why: str = ""
+
+
+class Storage(Protocol):
+    """Reading what is kept, and the acts of operators on it. Every method may raise
+    `StorageUnavailable`; then nothing was changed.
+    """  # noqa: D205  # one thought
+
+    async def due(self, topic: str, *, now: float, limit: int) -> Sequence[Kept]:
+        """Return parked deliveries of `topic` whose time has come, the earliest due first.
+
+        Also those that are past their `expirytime`, due or not.
+        """
+        ...
+
+    async def next_due(self, topic: str) -> float | None:
+        """Return when the next parked delivery of `topic` is due or expires; None: none parked."""
+        ...
+
+    async def get(self, ids: Sequence[str]) -> Sequence[Kept]:
+        """Return those of the deliveries that are kept here."""
+        ...
+
+    async def find(self, ref: str) -> Sequence[Kept]:
+        """Return the kept deliveries of an event."""
+        ...
+
+    async def page(self, which: Filter, *, after: str | None = None, limit: int = 100) -> Page:
+        """Return a page of the kept deliveries that match."""
+        ...
+
+    async def count(self, which: Filter) -> int:
+        """Return how many kept deliveries match."""
+        ...
+
+    async def groups(self, which: Filter, *, limit: int = 100) -> Sequence[Group]:
+        """Return kept deliveries grouped by topic, reason and fingerprint, the largest first."""
+        ...
+
+    async def replay(self, ids: Sequence[str], by: Actor) -> Mapping[str, str]:
+        """Make parked or dead deliveries due now.
+
+        Attempts, rounds, overflows and expiry are cleared; doing it twice changes nothing.
+        Returns for each id "replayed", "already", "unknown" or "max_replays".
+        """
+        ...
+
+    async def discard(self, ids: Sequence[str], by: Actor) -> Mapping[str, str]:
+        """Forget parked or dead deliveries; the trail keeps who and why.
+
+        Returns for each id "discarded" or "unknown".
+        """
+        ...
+
+    async def trail(self, ref: str, *, limit: int = 1000) -> Sequence[AuditRow]:
+        """Return the audit rows of an event, oldest first."""
+        ...
+
+    async def note(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write audit rows for acts that move no delivery: pause, resume, a changed setting."""
+        ...
+
+    async def verify(self) -> Verdict:
+        """Hold every audit chain against its hashes."""
+        ...
+
+    async def override(self, topic: str, values: Mapping[str, Any] | None, by: Actor) -> None:
+        """Keep settings made at run time for `topic`; None forgets them. Audited."""
+        ...
+
+    async def overrides(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the settings made at run time, by topic."""
+        ...
+
+    def usage(self) -> Usage:
+        """Return how much storage holds, as this node knows it now."""
+        ...

@@ -1,0 +1,1 @@
+"""The HTTP door: routes, who may use them, and what they answer."""

@@ -1,0 +1,71 @@
+"""What data must be before it is kept: UTF-8, JSON where it says so, not nested without end."""
+
+from __future__ import annotations
+
+from array import array
+from itertools import accumulate
+
+import msgspec
+
+MAX_DEPTH = 100
+"""Levels of nesting that data may have. What reads JSON gives up between 500 and 1,000."""
+
+SHALLOW_BYTES = 2 * MAX_DEPTH
+"""Text of so many bytes has no room to be nested deeper than `MAX_DEPTH`."""
+
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKET = bytes(set(range(256)) - set(b"[{]}"))
+
+
+def utf8_fault(text: bytes) -> str | None:
+    """Return what is wrong with `text` as UTF-8, None if nothing is."""
+    if text.isascii():
+        return None
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return f"expected UTF-8, got byte 0x{text[error.start]:02x} at position {error.start}"
+    return None
+
+
+def json_fault(text: bytes) -> str | None:
+    """Return what is wrong with `text` as JSON, None if nothing is."""
+    fault = utf8_fault(text)
+    if fault is not None:
+        return fault
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except msgspec.MsgspecError as error:
+        return f"expected JSON, got {reason(error)}"
+    except RecursionError:
+        return DEPTH_FAULT
+    return DEPTH_FAULT if too_deep(text) else None
+
+
+DEPTH_FAULT = f"expected at most {MAX_DEPTH} levels of nesting, got more"
+
+
+def reason(error: Exception) -> str:
+    """Return what msgspec says is wrong, as the end of a sentence."""
+    if isinstance(error, RecursionError):
+        return f"more than {MAX_DEPTH} levels of nesting"
+    if isinstance(error, UnicodeDecodeError):
+        return "text that is not UTF-8"
+    text = str(error)
+    if text == "Input data was truncated":
+        return "text that ends too soon"
+    return text.replace("JSON is malformed: ", "malformed JSON, ")
+
+
+def too_deep(text: bytes) -> bool:
+    """Return whether JSON is nested deeper than `MAX_DEPTH`. Its syntax is known to be right.
+
+    Counting all brackets clears nearly everything; only where they are many, those inside
+    strings are left out and the rest followed one by one.
+    """
+    if len(text) <= SHALLOW_BYTES or text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    # A backslash stands only in strings, and an escape begins with the first of a row of them.
+    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+    steps = array("b", b"".join(bare).translate(_STEPS, _NO_BRACKET))
+    return max(accumulate(steps), default=0) > MAX_DEPTH

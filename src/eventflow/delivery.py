@@ -198,6 +198,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A replay clears the event's `expirytime`."""
     wish: Parked | Dead | None = None
     """Where it goes as soon as storage takes it: the place storage refused."""
+    owed: tuple[str, ...] = ()
+    """In common: the topics that had no place for it yet. Only those are routed next."""
 
     @property
     def id(self) -> str:

@@ -88,6 +88,7 @@ class QueueFull(EventFlowError):
         self.queue = queue
         self.capacity = capacity
         self.retry_after_s = retry_after_s
+        self.why = why
 
 
 class EngineUnavailable(EventFlowError):

@@ -209,6 +209,8 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     delivery: Delivery
     state: str
     """"queued", "running", "retrying"."""
+    cursor: Any = None
+    """What to give `walk` as `after` to go on behind this one."""
 
 
 class Engine(Protocol):
@@ -274,7 +276,7 @@ class Engine(Protocol):
     async def walk(self, queue: Queue, *, after: Any = None, limit: int = 1000) -> Sequence[Found]:
         """Return a queue's deliveries in order of entry, a page at a time.
 
-        `after` is the last delivery of the page before, None for the first page.
+        `after` is the `cursor` of the last one of the page before, None for the first page.
         """
         ...
 

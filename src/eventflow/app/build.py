@@ -1,0 +1,199 @@
+"""From settings to what they mean: policies, topics, routes, an open engine."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eventflow.config import Share
+from eventflow.engine.embedded import EmbeddedEngine, open_engine
+from eventflow.errors import ConfigError, did_you_mean
+from eventflow.flow.handlers import Batch, Handler
+from eventflow.flow.ingress import Rules
+from eventflow.flow.node import Shape, plan_of
+from eventflow.flow.schemas import Schemas
+from eventflow.flow.topic import Topic
+from eventflow.policy.backoff import Backoff
+from eventflow.policy.expression import compile_expression
+from eventflow.policy.routing import Route, Router, compile_routes
+from eventflow.policy.values import RecoveryPolicy, RetryPolicy, TopicPolicy
+from eventflow.sinks import make_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from eventflow.clock import Clock
+    from eventflow.config import Settings, TopicSettings
+    from eventflow.engine.embedded.writer import Writer
+    from eventflow.sinks.base import Sink
+
+
+def policy_of(topic: TopicSettings) -> TopicPolicy:
+    """Return a topic's policies."""
+    retry, recovery = topic.retry, topic.recovery
+    backoff = Backoff(retry.base_s, retry.factor, retry.max_s, retry.jitter)
+    shared = isinstance(recovery.rate, Share)
+    return TopicPolicy(
+        RetryPolicy(retry.max_attempts, backoff, retry.max_overflows, retry.max_in_queue_s),
+        RecoveryPolicy(
+            recovery.max_rounds,
+            recovery.after_s,
+            recovery.low_water,
+            rate_share=recovery.rate.fraction if isinstance(recovery.rate, Share) else 0.1,
+            rate_per_s=None if shared else float(recovery.rate),  # type: ignore[arg-type]
+        ),
+    )
+
+
+def topics_of(
+    settings: Settings, functions: Mapping[str, Callable[..., Any]]
+) -> tuple[list[Topic], list[Sink]]:
+    """Return the topics with their handlers, and the sinks among those.
+
+    Args:
+        settings: The settings.
+        functions: Handlers given in Python, by topic.
+
+    Raises:
+        ConfigError: a handler can't be found or called; all of them at once.
+    """
+    topics: list[Topic] = []
+    sinks: list[Sink] = []
+    problems: list[str] = []
+    for one in settings.topics:
+        try:
+            handler = _handler(one, functions.get(one.name), sinks)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        topics.append(
+            Topic(
+                one.name,
+                policy_of(one),
+                handler,
+                concurrency=one.concurrency,
+                capacity=one.capacity,
+                lane_capacity=one.retry.capacity,
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+    return topics, sinks
+
+
+def _handler(
+    topic: TopicSettings, function: Callable[..., Any] | None, sinks: list[Sink]
+) -> Handler:
+    if topic.sink is not None:
+        sink = make_sink(topic.sink, concurrency=topic.concurrency)
+        sinks.append(sink)
+        return Handler.of_sink(sink, name=topic.sink.type, timeout_s=topic.timeout_s)
+    if function is None:
+        function = imported(topic.handler or "", f"[topics.{topic.name}] handler")
+    batch = None
+    if topic.batch is not None:
+        batch = Batch(topic.batch.max, linger_s=topic.batch.linger_s)
+    executor = topic.executor if topic.executor == "process" else None
+    return Handler.of_function(
+        function, executor=executor, batch=batch, timeout_s=topic.timeout_s
+    )
+
+
+def imported(name: str, where: str) -> Any:
+    """Return what "module:name" names; modules of the working directory are found too.
+
+    Raises:
+        ConfigError: there is no such module or name, or importing it fails.
+    """
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ConfigError(
+            [f"{where}: expected a module to import, got {module_name!r}: "
+             f"{type(error).__name__}: {error}"]
+        ) from error
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            hint = did_you_mean(part, dir(found))
+            raise ConfigError([f"{where}: module {module_name!r} has no {attribute!r}.{hint}"])
+        found = getattr(found, part)
+    return found
+
+
+def routes_of(settings: Settings) -> Router:
+    """Return the routes: the topics' own `match`, then `[[routes]]`.
+
+    Raises:
+        ConfigError: an expression can't be read; it says where.
+    """
+    problems: list[str] = []
+    routes = [Route(topic.match, (topic.name,)) for topic in settings.topics if topic.match]
+    for place, route in enumerate(settings.routes, 1):
+        when = None
+        if route.when is not None:
+            try:
+                when = compile_expression(route.when)
+            except ConfigError as error:
+                problems += [f"[[routes]] {place} when: {problem}" for problem in error.problems]
+        routes.append(Route(route.match, route.topics, when))
+    if problems:
+        raise ConfigError(problems)
+    return compile_routes(routes)
+
+
+def shape_of(settings: Settings, topics: Sequence[Topic]) -> Shape:
+    """Return what the node is beside its topics and routes."""
+    common, weights = settings.common, settings.common.weights
+    plan = plan_of(
+        topics,
+        common.capacity,
+        dedup_window_s=common.dedup_window_s,
+        dedup_max=common.dedup_max,
+        memory_limit_bytes=settings.engine.memory_limit_bytes,
+        weights=(weights.critical, weights.high, weights.normal, weights.low),
+        storage_max_bytes=settings.storage.max_size_bytes,
+    )
+    return Shape(
+        plan,
+        Rules(common.max_event_bytes, refuse_unroutable=common.unroutable == "refuse"),
+        settings.engine.history_max,
+        TopicPolicy(recovery=RecoveryPolicy(low_water=common.low_water, rate_share=1.0)),
+    )
+
+
+def schemas_of(settings: Settings) -> Schemas:
+    """Read the JSON Schemas that the settings name.
+
+    Raises:
+        ConfigError: one can't be read or used.
+    """
+    return Schemas.read({schema.type: schema.path for schema in settings.schemas})
+
+
+async def engine_of(
+    settings: Settings,
+    clock: Clock,
+    draw_bits: Callable[[int], int],
+    writer: Callable[[], Writer],
+) -> EmbeddedEngine:
+    """Open the engine that the settings name.
+
+    Raises:
+        JournalInUse: another process has it open.
+        JournalUnreadable: it is damaged, or of another version.
+    """
+    path = settings.engine.path
+    return await open_engine(
+        ":memory:" if path is None else str(path),
+        clock=clock,
+        draw_bits=draw_bits,
+        durability=settings.engine.durability,
+        writer=writer,
+    )

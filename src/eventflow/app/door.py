@@ -1,0 +1,301 @@
+"""What the HTTP door (`eventflow.web.node.Node`) asks of a node, answered by the stages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from eventflow.app import views
+from eventflow.clock import rfc3339
+from eventflow.delivery import COMMON
+from eventflow.engine.protocol import Kind, Queue
+from eventflow.errors import UnknownName
+from eventflow.event import from_parts
+from eventflow.policy.glob import Glob
+from eventflow.storage.protocol import Filter, Kept, Page
+from eventflow.storage.rows import kept_of
+from eventflow.telemetry import names
+from eventflow.telemetry.metrics import CONTENT_TYPE
+from eventflow.web.node import Acted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eventflow.config import Settings
+    from eventflow.config.settings import Token
+    from eventflow.engine.embedded import EmbeddedEngine
+    from eventflow.engine.protocol import Receipt
+    from eventflow.event import Event
+    from eventflow.flow.node import Flow
+    from eventflow.storage.protocol import Actor, AuditRow, Group, Verdict
+    from eventflow.telemetry.names import Metric
+
+BATCH = 500
+"""Deliveries replayed or discarded in one transaction."""
+
+
+class Door:
+    """A node, as its HTTP door sees it."""
+
+    def __init__(self, flow: Flow, settings: Settings, engine: EmbeddedEngine) -> None:
+        self._flow = flow
+        self._settings = settings
+        self._engine = engine
+        self._storage = engine.storage
+        self._clock = flow.tools.clock
+        self._metrics = flow.tools.metrics
+        self._started_at = self._clock.now_s()
+        in_memory = settings.engine.path is None
+        self.durability = "memory" if in_memory else settings.engine.durability
+        self._metrics.inform(names.DURABILITY, "embedded", self.durability)
+        self._metrics.read(self._gauges)
+        engine.committer.on_commit = self._committed
+
+    # what it is --------------------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the node takes nothing in any more."""
+        return self._flow.ingress.stopping
+
+    @property
+    def tokens(self) -> Sequence[Token]:
+        """Who may use it."""
+        return self._settings.server.tokens
+
+    @property
+    def max_event_bytes(self) -> int:
+        """Size of one event."""
+        return self._settings.common.max_event_bytes
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Size of a request's body."""
+        return self._settings.server.max_request_bytes
+
+    @property
+    def shown_since(self) -> float:
+        """What was delivered without trouble before it is not shown."""
+        history = self._flow.ledger.history
+        oldest = history.since
+        return self._started_at if oldest is None else max(oldest, self._started_at)
+
+    # events ------------------------------------------------------------------
+
+    def refused(self, reason: str, events: int) -> None:
+        """Count what was not let in."""
+        self._metrics.count(names.EVENTS_REFUSED, events, reason)
+
+    async def accept(self, events: Sequence[Event], *, principal: str) -> Sequence[Receipt]:
+        """Take the events in, all or none."""
+        del principal  # the trail begins where trouble does
+        return await self._flow.ingress.accept(events)
+
+    async def event(self, ref: str) -> Mapping[str, Any] | None:
+        """Return where an event is and what happened to it."""
+        return views.found_at(
+            ref,
+            await self._engine.find(ref),
+            await self._storage.find(ref),
+            self._flow.ledger.history.of(ref),
+            await self._storage.trail(ref),
+        )
+
+    async def event_by(self, source: str, id: str) -> Mapping[str, Any] | None:
+        """Return the same for the event of this source and id."""
+        ref = self._engine.ref_of(from_parts(id, source, "").key_bytes)
+        if ref is None:
+            ref = await self._storage.ref_of(source, id)
+        return None if ref is None else await self.event(ref)
+
+    # the ledger --------------------------------------------------------------
+
+    async def stats(self) -> Mapping[str, Any]:
+        """Return the whole ledger."""
+        now = self._clock.now_s()
+        census = await self._engine.census()
+        topics: dict[str, Any] = {}
+        for name, counts in census.topics.items():
+            topic = self._flow.topics.get(name)
+            shown = views.topic_stats(topic, counts, self._metrics, name, now=now)
+            oldest = self._engine.oldest_at(name)
+            shown["oldest_s"] = None if oldest is None else max(0.0, now - oldest)
+            topics[name] = shown
+        usage = self._storage.usage()
+        return {
+            "as_of": rfc3339(now),
+            "since": rfc3339(census.since),
+            "exact": True,  # engine and storage are one file
+            "durability": self.durability,
+            "accepted": census.topics[COMMON].created,
+            "unaccounted": census.unaccounted,
+            "moving": census.moving,
+            "repeats": census.repeats,
+            "dedup_window_s": self._engine.dedup_window_s(),
+            "storage": {"used_bytes": usage.used_bytes, "max_bytes": usage.max_bytes},
+            "topics": topics,
+        }
+
+    async def topics(self) -> Sequence[Mapping[str, Any]]:
+        """Return each topic with its settings."""
+        configured = {topic.name: topic for topic in self._settings.topics}
+        shown = []
+        for name, topic in self._flow.topics.items():
+            one: dict[str, Any] = {"name": name, "paused": topic.paused, "orphan": topic.orphan}
+            settings = configured.get(name)
+            if settings is not None:
+                one |= {
+                    "match": list(settings.match),
+                    "capacity": settings.capacity,
+                    "concurrency": settings.concurrency,
+                    "timeout_s": settings.timeout_s,
+                    "handler": topic.handler.name if topic.handler else None,
+                    "retry": _plain(settings.retry),
+                    "recovery": _plain(settings.recovery),
+                }
+            shown.append(one)
+        return shown
+
+    async def pause(self, topic: str, by: Actor) -> None:
+        """Start no more of the topic's deliveries."""
+        await self._flow.pause(topic, by)
+
+    async def resume(self, topic: str, by: Actor) -> None:
+        """Start the topic's deliveries again."""
+        await self._flow.resume(topic, by)
+
+    # deliveries --------------------------------------------------------------
+
+    async def deliveries(self, which: Filter, *, after: str | None, limit: int) -> Page:
+        """Return what is retrying (from the lanes), parked or dead (from storage)."""
+        if which.state == "retrying":
+            return await self._retrying(which, after, limit)
+        page = await self._storage.page(which, after=after, limit=limit)
+        if which.state is None and after is None:
+            waiting = await self._retrying(which, None, limit)
+            return Page((*waiting.items, *page.items)[:limit], page.cursor)
+        return page
+
+    async def _retrying(self, which: Filter, after: str | None, limit: int) -> Page:
+        if after is not None and not after.isdigit():
+            raise UnknownName("cursor", after)
+        items: list[tuple[int, Kept]] = []
+        for name in [which.topic] if which.topic else list(self._flow.topics):
+            found = await self._engine.walk(Queue(Kind.LANE, name), limit=1_000_000)
+            for one in found:
+                kept = kept_of(one.delivery, "retrying", one.delivery.entered_at)
+                if matches(which, kept):
+                    items.append((one.cursor, kept))
+        items.sort(key=lambda item: -item[0])
+        if after is not None:
+            items = [item for item in items if item[0] < int(after)]
+        page = items[:limit]
+        more = len(items) > limit
+        return Page(tuple(kept for _, kept in page), str(page[-1][0]) if more else None)
+
+    async def groups(self, which: Filter, *, limit: int) -> Sequence[Group]:
+        """Return what is parked or dead, grouped by what its failures look like."""
+        return await self._storage.groups(which, limit=limit)
+
+    async def replay(self, which: Filter, by: Actor, *, dry_run: bool) -> Acted:
+        """Make parked and dead deliveries due now."""
+        return await self._act(which, by, "replay", dry_run=dry_run)
+
+    async def discard(self, which: Filter, by: Actor, *, dry_run: bool) -> Acted:
+        """Forget parked and dead deliveries."""
+        return await self._act(which, by, "discard", dry_run=dry_run)
+
+    async def _act(self, which: Filter, by: Actor, what: str, *, dry_run: bool) -> Acted:
+        by_filter = not which.ids
+        if dry_run:
+            return Acted(await self._storage.count(which), {}, {}, dry_run=True)
+        ids = list(which.ids) if which.ids else await self._storage.ids(which)
+        act = self._storage.replay if what == "replay" else self._storage.discard
+        results: dict[str, str] = {}
+        for start in range(0, len(ids), BATCH):
+            results |= await act(ids[start : start + BATCH], by)
+        for id in [id for id, word in results.items() if word == "unknown"]:
+            results[id] = await self._where(id)
+        for topic in {id.rpartition(".")[2] for id in ids}:
+            self._flow.nudge(topic)
+        return Acted(len(ids), {} if by_filter else results, Counter(results.values()))
+
+    async def _where(self, id: str) -> str:
+        """Return the state that forbids an act on a delivery, "unknown" where there is none."""
+        ref, _, topic = id.rpartition(".")
+        for found in await self._engine.find(ref):
+            if found.delivery.topic == topic:
+                return found.state
+        return "unknown"
+
+    # the trail ---------------------------------------------------------------
+
+    async def trail(self, ref: str) -> Sequence[AuditRow]:
+        """Return the audit rows of an event."""
+        return await self._storage.trail(ref)
+
+    async def verify(self) -> Verdict:
+        """Hold every audit chain against its hashes."""
+        return await self._storage.verify()
+
+    # health ------------------------------------------------------------------
+
+    async def metrics(self) -> tuple[bytes, str]:
+        """Return the metrics and their content type."""
+        return self._metrics.render(), CONTENT_TYPE
+
+    async def ready(self) -> Sequence[str]:
+        """Return why the node is not ready; nothing: it is."""
+        return self._flow.unready()
+
+    def _committed(self, seconds: float, operations: int) -> None:
+        self._metrics.observe(names.COMMIT_SECONDS, [seconds])
+        self._metrics.observe(names.COMMIT_OPERATIONS, [operations])
+
+    def _gauges(self) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
+        unaccounted = 0
+        for name, topic in self._flow.topics.items():
+            counts = self._engine.counts(name)
+            unaccounted += counts.unaccounted
+            kind = "common" if name == COMMON else "topic"
+            yield names.QUEUE_DEPTH, (name, kind), counts.queued + counts.running
+            yield names.QUEUE_CAPACITY, (name, kind), topic.capacity
+            if name != COMMON:
+                yield names.QUEUE_DEPTH, (name, "lane"), counts.retrying
+                yield names.QUEUE_CAPACITY, (name, "lane"), topic.lane_capacity
+                yield names.TOPIC_PAUSED, (name,), float(topic.paused)
+            yield names.PARKED, (name,), counts.parked
+            yield names.DEAD, (name,), counts.dead
+        usage = self._storage.usage()
+        yield names.STORAGE_USED, (), usage.used_bytes
+        yield names.STORAGE_MAX, (), usage.max_bytes
+        yield names.UNACCOUNTED, (), unaccounted
+        yield names.READY, (), float(not self._flow.unready())
+
+
+def matches(which: Filter, kept: Kept) -> bool:
+    """Return whether a delivery outside of storage is meant by a filter."""
+    one = kept.delivery
+    last = one.history[-1] if one.history else None
+    wanted = (
+        (which.topic, one.topic),
+        (which.reason, one.reason),
+        (which.cause, last.cause if last else None),
+        (which.fingerprint, last.fingerprint if last else None),
+    )
+    if any(want is not None and want != got for want, got in wanted):
+        return False
+    if which.type is not None and not Glob(which.type).matches(one.event.type):
+        return False
+    if which.ids and one.id not in which.ids:
+        return False
+    texts = (one.event.id, one.event.source, one.event.subject or "", last.error if last else "")
+    return which.q is None or any(which.q.lower() in text.lower() for text in texts)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return {name: _json(getattr(settings, name)) for name in settings.__dataclass_fields__}
+
+
+def _json(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -1,0 +1,280 @@
+"""The public class: topics by decorator, publish, drain, run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from eventflow.app import build
+from eventflow.app.door import Door
+from eventflow.clock import Clock, SystemClock
+from eventflow.config import Settings, load
+from eventflow.config.process import environment
+from eventflow.engine.embedded.writer import ThreadWriter, Writer
+from eventflow.errors import ConfigError, EventFlowError, QueueFull
+from eventflow.flow.node import Flow, Tools
+from eventflow.telemetry.metrics import Metrics
+from eventflow.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from eventflow.engine.embedded import EmbeddedEngine
+    from eventflow.engine.protocol import Receipt
+    from eventflow.event import Event
+    from eventflow.flow.handlers import Batch
+    from eventflow.sinks.base import Sink
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+_AGAIN_S = 0.05
+"""How long `publish(wait_s=...)` waits between tries while there is no room."""
+
+
+class Surroundings:
+    """What a node takes from outside: time, chance, the environment. Tests give their own."""
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        random_source: random.Random | None = None,
+        environ: Mapping[str, str] | None = None,
+        writer: Callable[[], Writer] = ThreadWriter,
+        engine: Callable[..., Any] = build.engine_of,
+    ) -> None:
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.random = random.Random() if random_source is None else random_source  # noqa: S311  # jitter
+        self.environ = environment() if environ is None else environ
+        self.writer = writer
+        self.engine = engine
+        """Opens the engine: called as `build.engine_of` is."""
+
+
+class EventFlow:
+    """A node: accepts events, and delivers each to the topics its routes name.
+
+    Args:
+        config: A TOML file, or `Settings`. Without it: the defaults and the environment.
+        engine: Where the queues are kept: "sqlite:PATH" or "memory:". Wins over `config`.
+        surroundings: Time, chance and environment; for tests.
+
+    Raises:
+        ConfigError: (at start) the settings can't be used; all that is wrong at once.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Settings | None = None,
+        *,
+        engine: str | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        self._config = config
+        self._overrides: dict[str, Any] = {}
+        if engine is not None:
+            self._overrides = {"engine": {"url": engine}}
+            if engine.startswith(("memory:", "sqlite:")):
+                self._overrides["storage"] = {"url": engine}
+        self._around = surroundings or Surroundings()
+        self._declared: dict[str, dict[str, Any]] = {}
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._settings: Settings | None = config if isinstance(config, Settings) else None
+        self._engine: EmbeddedEngine | None = None
+        self._flow: Flow | None = None
+        self._door: Door | None = None
+        self._sinks: list[Sink] = []
+
+    # topics ------------------------------------------------------------------
+
+    def topic(
+        self,
+        name: str,
+        *,
+        match: str | Sequence[str] = (),
+        batch: Batch | None = None,
+        **settings: Any,
+    ) -> Callable[[F], F]:
+        """Return a decorator that makes a function the handler of topic `name`.
+
+        Args:
+            name: `[a-z][a-z0-9_-]{0,62}`, not "common".
+            match: Event types that go there: a pattern or several. `[[routes]]` may add more.
+            batch: The function takes lists of events.
+            **settings: As in the topic's TOML table, with units: `capacity=10_000`,
+                `concurrency=16`, `timeout="10s"`, `retry={"max_attempts": 3, "base": "2s"}`.
+                The configuration file and the environment win over them.
+
+        Raises:
+            ConfigError: the node has started already, or the topic has a handler.
+        """
+        if self._flow is not None:
+            raise ConfigError([f"topic {name!r}: topics are declared before the node starts"])
+        if name in self._functions:
+            raise ConfigError([f"topic {name!r}: it has a handler already; one topic, one handler"])
+        declared = dict(settings)
+        if match:
+            declared["match"] = [match] if isinstance(match, str) else list(match)
+        if batch is not None:
+            declared["batch"] = {"max": batch.max, "linger": f"{batch.linger_s * 1000:g}ms"}
+
+        def register(function: F) -> F:
+            self._declared[name] = declared
+            self._functions[name] = function
+            return function
+
+        return register
+
+    @property
+    def settings(self) -> Settings:
+        """All settings, as file, environment and Python have them.
+
+        Raises:
+            ConfigError: they can't be used.
+        """
+        if self._settings is None:
+            path = None if self._config is None else Path(str(self._config))
+            self._settings = load(
+                path,
+                environ=self._around.environ,
+                overrides=self._overrides,
+                declared=self._declared,
+            )
+        return self._settings
+
+    def override(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Let values win over file and environment: what a command line says."""
+        for table, keys in values.items():
+            self._overrides.setdefault(table, {}).update(keys)
+
+    # life --------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the engine, and let every stage go.
+
+        Raises:
+            ConfigError: the settings can't be used.
+            JournalInUse: another process has the journal open.
+            JournalUnreadable: the journal is damaged, or of another version.
+        """
+        if self._flow is not None:
+            raise EventFlowError("this node has been started already")
+        settings, around = self.settings, self._around
+        topics, self._sinks = build.topics_of(settings, self._functions)
+        routes, schemas = build.routes_of(settings), build.schemas_of(settings)
+        shape = build.shape_of(settings, topics)
+        engine = await around.engine(
+            settings, around.clock, around.random.getrandbits, around.writer
+        )
+        self._engine = engine
+        try:
+            for sink in self._sinks:
+                await sink.start()
+            metrics = Metrics(VERSION)
+            tools = Tools(engine, engine.storage, around.clock, around.random.random, metrics)
+            self._flow = Flow(tools, shape, topics, routes, schemas)
+            self._door = Door(self._flow, settings, engine)
+            await self._flow.start()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def stop(self, drain_s: float | None = None) -> int:
+        """Finish what runs within `drain_s` seconds, release the rest, close; return how many.
+
+        What is released has used up no attempt. Stopping twice does nothing.
+        """
+        if self._flow is None:
+            return 0
+        wanted = self.settings.server.drain_s if drain_s is None else drain_s
+        released = await self._flow.stop(wanted)
+        await self._close()
+        return released
+
+    async def _close(self) -> None:
+        for sink in self._sinks:
+            await sink.close()
+        if self._engine is not None:
+            await self._engine.close()
+        self._engine = self._flow = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            await self.drain()
+        await self.stop()
+
+    @property
+    def flow(self) -> Flow:
+        """The stages, once started.
+
+        Raises:
+            EventFlowError: it is not running.
+        """
+        if self._flow is None:
+            raise EventFlowError("this node is not running: use `async with flow:` or `flow.run()`")
+        return self._flow
+
+    @property
+    def door(self) -> Door:
+        """What an HTTP door asks of this node, once started."""
+        if self._door is None:
+            raise EventFlowError("this node is not running: use `async with flow:` or `flow.run()`")
+        return self._door
+
+    # events ------------------------------------------------------------------
+
+    async def publish(self, event: Event, *, wait_s: float = 0.0) -> Receipt:
+        """Have one event stored; when this returns it survives a crash.
+
+        Args:
+            event: The event.
+            wait_s: Seconds to wait for room, where there is none.
+
+        Raises:
+            QueueFull: no room, also after `wait_s`. Nothing was stored.
+            InvalidEvent: it breaks the schema of its type. Nothing was stored.
+            EngineUnavailable: it could not be made durable.
+        """
+        return (await self.publish_many([event], wait_s=wait_s))[0]
+
+    async def publish_many(
+        self, events: Sequence[Event], *, wait_s: float = 0.0
+    ) -> Sequence[Receipt]:
+        """Have the events stored, all of them or none: much faster than one by one.
+
+        Raises:
+            QueueFull: no room for all, also after `wait_s`. Nothing was stored.
+            InvalidEvent: one breaks the schema of its type. Nothing was stored.
+            EngineUnavailable: they could not be made durable.
+        """
+        ingress = self.flow.ingress
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        while True:
+            try:
+                return await ingress.accept(events)
+            except QueueFull:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(min(_AGAIN_S, max(0.0, until - loop.time())))
+
+    async def drain(self) -> None:
+        """Wait until common and the topics are empty. What is retrying or parked waits on."""
+        await self.flow.drain()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or Ctrl-C: the node and its HTTP door."""
+        from eventflow.app.serving import run  # noqa: PLC0415  # needs this class
+
+        run(self)

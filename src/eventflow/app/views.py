@@ -1,0 +1,140 @@
+"""How topics, deliveries and events are shown: what JSON can hold, times as RFC 3339 text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from eventflow.clock import rfc3339
+from eventflow.telemetry import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from eventflow.delivery import Attempt, Delivery
+    from eventflow.engine.protocol import Counts, Found
+    from eventflow.flow.topic import Topic
+    from eventflow.storage.protocol import AuditRow, Kept
+    from eventflow.telemetry.metrics import Metrics
+
+
+def moment(at: float | None) -> str | None:
+    """Return a time as text."""
+    return None if at is None else rfc3339(at)
+
+
+def topic_stats(
+    topic: Topic | None, counts: Counts, metrics: Metrics, name: str, *, now: float
+) -> dict[str, Any]:
+    """Return one topic's line of `GET /v1/stats`, without what the engine alone knows."""
+    shown: dict[str, Any] = msgspec.structs.asdict(counts)
+    shown["unaccounted"] = counts.unaccounted
+    if topic is not None:
+        shown["capacity"] = topic.capacity
+        shown["lane_capacity"] = topic.lane_capacity
+        shown["paused"] = topic.paused
+        shown["orphan"] = topic.orphan
+        shown["rates"] = {
+            "arrived_per_s": round(topic.arrived.per_s(now), 3),
+            "delivered_per_s": round(topic.delivered.per_s(now), 3),
+        }
+    shown["latencies"] = {
+        f"p{percent}_s": metrics.quantile(names.DELIVERY_SECONDS, percent / 100, name)
+        for percent in (50, 95, 99)
+    }
+    shown["breaker"] = None  # not in this version
+    return shown
+
+
+def attempt(one: Attempt) -> dict[str, Any]:
+    """Return one failed attempt."""
+    return {
+        "round": one.round,
+        "outcome": one.outcome,
+        "cause": one.cause,
+        "error": one.error,
+        "fingerprint": one.fingerprint,
+        "started_at": moment(one.started_at),
+        "ended_at": moment(one.ended_at),
+    }
+
+
+def delivery(one: Delivery, state: str) -> dict[str, Any]:
+    """Return where one delivery is and why, without its event."""
+    return {
+        "id": one.id,
+        "topic": one.topic,
+        "state": state,
+        "reason": one.reason,
+        "hop": one.hop,
+        "since": moment(one.entered_at),
+        "due_at": moment(one.due_at),
+        "expires_at": moment(one.expires_at),
+        **msgspec.structs.asdict(one.tally),
+        "owed": list(one.owed),
+        "history": [attempt(each) for each in one.history],
+        "traceback": one.traceback,
+        "next": next_step(one, state),
+    }
+
+
+def next_step(one: Delivery, state: str) -> str:
+    """Return what happens next with a delivery, in a sentence."""
+    due = moment(one.due_at)
+    match state:
+        case "queued":
+            return f"runs as soon as topic {one.topic!r} has a free slot and is not paused"
+        case "running":
+            return "ends when its handler does, or at the topic's timeout"
+        case "retrying" if one.wish is not None:
+            return f"goes to storage at {due}, if that takes it again"
+        case "retrying":
+            return f"goes back to topic {one.topic!r} at {due}, if that has room"
+        case "parked":
+            return f"comes back from {due} on, while topic {one.topic!r} is below its low water"
+        case _:
+            return "nothing, unless a person replays or discards it"
+
+
+def event(one: Delivery) -> dict[str, Any]:
+    """Return the event's attributes and data."""
+    what = one.event
+    data: Any = what.body
+    if what.body is not None and what.is_json:
+        data = msgspec.Raw(what.body)
+    elif what.body is not None:
+        data = what.body.decode("utf-8", "replace")
+    return {
+        "ref": one.ref,
+        "key": what.key,
+        "accepted_at": moment(one.accepted_at),
+        "event": {**what.attributes(), "data": data},
+    }
+
+
+def found_at(
+    ref: str,
+    found: Sequence[Found],
+    kept: Sequence[Kept],
+    ended: Sequence[tuple[str, float]],
+    trail: Sequence[AuditRow],
+) -> Mapping[str, Any] | None:
+    """Return all that is known of an event, None where that is nothing."""
+    if not (found or kept or ended or trail):
+        return None
+    places = [delivery(one.delivery, one.state) for one in found]
+    places += [delivery(one.delivery, one.state) for one in kept]
+    known = {place["topic"] for place in places}
+    places += [
+        {"id": f"{ref}.{topic}", "topic": topic, "state": "delivered", "since": moment(at)}
+        for topic, at in ended
+        if topic not in known
+    ]
+    shown: dict[str, Any] = {"ref": ref}
+    deliveries = [one.delivery for one in (*found, *kept)]
+    if deliveries:
+        shown |= event(deliveries[0])
+    shown["deliveries"] = places
+    shown["trail"] = [msgspec.Raw(row.row) for row in trail]
+    return shown

@@ -1,0 +1,117 @@
+"""The way in: hold events against the rules, and have them stored in common or say why not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from eventflow.delivery import COMMON
+from eventflow.errors import EngineUnavailable, InvalidEvent, QueueFull, TooLarge, Unroutable
+from eventflow.policy.admission import door_open, retry_after_s
+from eventflow.telemetry import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from eventflow.clock import Clock
+    from eventflow.engine.protocol import Engine, Receipt
+    from eventflow.event import Event
+    from eventflow.flow.schemas import Schemas
+    from eventflow.flow.topic import Topic
+    from eventflow.policy.routing import Router
+    from eventflow.storage.protocol import Storage
+    from eventflow.telemetry.metrics import Metrics
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What may come in."""
+
+    max_event_bytes: int = 2**20
+    refuse_unroutable: bool = False
+
+
+class Ingress:
+    """Decides about a request's events, all or none of them."""
+
+    def __init__(  # noqa: PLR0913  # what the stage works with
+        self,
+        engine: Engine,
+        storage: Storage,
+        routes: Router,
+        topics: Mapping[str, Topic],
+        schemas: Schemas,
+        rules: Rules,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._engine = engine
+        self._storage = storage
+        self.routes = routes
+        self._topics = topics
+        self._schemas = schemas
+        self.rules = rules
+        self._clock = clock
+        self._metrics = metrics
+        self.stopping = False
+
+    async def accept(self, events: Sequence[Event]) -> Sequence[Receipt]:
+        """Have the events stored, or raise and store none of them.
+
+        Raises:
+            TooLarge: one is over `max_event`.
+            InvalidEvent: one breaks the JSON Schema of its type.
+            Unroutable: no route takes one, and such are refused.
+            QueueFull: common, memory or storage has no room.
+            EngineUnavailable: the node is stopping, or nothing can be made durable.
+        """
+        if self.stopping:
+            raise EngineUnavailable("the node is stopping; send again to another, or later")
+        self._check(events)
+        self._check_storage()
+        try:
+            receipts = await self._engine.accept(events)
+        except QueueFull as full:
+            raise QueueFull(
+                full.queue, full.capacity, self.drains_in_s(len(events)), full.why
+            ) from None
+        duplicates = sum(receipt.duplicate for receipt in receipts)
+        if len(receipts) > duplicates:
+            self._metrics.count(names.EVENTS_ACCEPTED, len(receipts) - duplicates)
+        if duplicates:
+            self._metrics.count(names.EVENTS_DUPLICATE, duplicates)
+        return receipts
+
+    def drains_in_s(self, count: int) -> float:
+        """Return in how many whole seconds common has let go of `count` events, at its pace now."""
+        pace = self._topics[COMMON].delivered.per_s(self._clock.now_s())
+        return retry_after_s(count, pace) if pace > 0 else 1.0
+
+    def _check(self, events: Sequence[Event]) -> None:
+        limit = self.rules.max_event_bytes
+        alone = len(events) == 1
+        for index, event in enumerate(events):
+            size = 0 if event.body is None else len(event.body)
+            if size > limit:
+                which = "the event's data" if alone else f"event {index}: its data"
+                raise TooLarge(which, size, limit, "[common] max_event")
+        if self._schemas:
+            for index, event in enumerate(events):
+                problems = self._schemas.problems(event)
+                if problems:
+                    raise InvalidEvent(problems, index=None if alone else index)
+        if self.rules.refuse_unroutable:
+            for index, event in enumerate(events):
+                if not self.routes.topics_of(event).topics:
+                    raise Unroutable(event.type, index=None if alone else index)
+
+    def _check_storage(self) -> None:
+        usage = self._storage.usage()
+        if not door_open(usage.used_bytes, usage.max_bytes):
+            raise QueueFull(
+                "storage",
+                usage.max_bytes,
+                self.drains_in_s(1),
+                f"{usage.used_bytes} of {usage.max_bytes} bytes of secondary storage are used; "
+                f"doors close at 95 %. Discard or replay what is dead, or raise [storage] max_size",
+            )

@@ -1,0 +1,3 @@
+"""Which EventFlow this is."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,179 @@
+"""What is on a disk after power came back: pure, without SQLite.
+
+    File        content as written, content as durable, and the changes between the two
+    Directory   the same for names: which file has which
+
+A write changes what is read at once and waits in a log; a sync joins the log to what is durable;
+a crash takes what is durable and lets chance decide about the log. `crash_vfs` puts SQLite on it
+and says what is modelled and what is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from random import Random
+
+DiskImage: TypeAlias = dict[str, bytes]
+"""The files of a disk: name to content."""
+
+SECTOR_BYTES = 512
+"""What a disk writes whole or not at all."""
+
+KEPT = 0.5
+"""How likely a change that no sync covered survives a crash."""
+
+TORN = 0.3
+"""How likely a write that survives does so only in part."""
+
+
+@dataclass(slots=True)
+class Change:
+    """A write of `data` at `offset`, or, without data, a truncation to `offset` bytes."""
+
+    offset: int
+    data: bytes | None
+    doubtful: bool = False
+    """Whether a sync of it has failed: no later one makes it durable."""
+
+
+@dataclass(eq=False, slots=True)
+class File:
+    """A file's content, as reads see it and as a crash is sure to leave it."""
+
+    written: bytearray = field(default_factory=bytearray)
+    durable: bytearray = field(default_factory=bytearray)
+    log: list[Change] = field(default_factory=list)
+    """What separates `durable` from `written`, oldest first."""
+    locks: dict[object, int] = field(default_factory=dict)
+    """Who holds which lock level; for whoever opens it to keep. A crash frees all."""
+
+    def change(self, offset: int, data: bytes | None) -> None:
+        """Write `data` at `offset`, or truncate to `offset` bytes if it is None."""
+        change = Change(offset, data)
+        _apply(self.written, change)
+        self.log.append(change)
+
+    def sync(self) -> None:
+        """Make all changes durable, but for those of a sync that failed: they are lost."""
+        for change in self.log:
+            if not change.doubtful:
+                _apply(self.durable, change)
+        self.log.clear()
+
+    def fail_sync(self) -> None:
+        """Leave all changes so far in doubt: only chance can make them durable."""
+        for change in self.log:
+            change.doubtful = True
+
+    def after_crash(self, chance: Random) -> bytes:
+        """Return the durable content with what chance leaves of the changes."""
+        image = bytearray(self.durable)
+        for change in self.log:
+            for rest in _survivors(change, chance):
+                _apply(image, rest)
+        return bytes(image)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change of the directory: `name` is `file` from now on, or nothing."""
+
+    name: str
+    file: File | None
+
+
+class Directory:
+    """The names of a disk's files, as lookups see them and as a crash is sure to leave them.
+
+    Args:
+        image: The files there are at first, all of it durable.
+    """
+
+    def __init__(self, image: Mapping[str, bytes]) -> None:
+        self.files = {
+            name: File(written=bytearray(data), durable=bytearray(data))
+            for name, data in image.items()
+        }
+        self._durable = dict(self.files)
+        self._log: list[Entry] = []
+
+    def create(self, name: str) -> File:
+        """Return a new, empty file that has this name from now on."""
+        file = File()
+        self._enter(Entry(name, file))
+        return file
+
+    def delete(self, name: str) -> None:
+        """Forget a name; who has its file open still reads and writes it."""
+        self._enter(Entry(name, None))
+
+    def sync(self) -> None:
+        """Make all names durable."""
+        self._sync_first(len(self._log))
+
+    def sync_with(self, file: File) -> None:
+        """Make the creation of `file` durable, and all that was done to names before it."""
+        created = (n for n, entry in enumerate(self._log, 1) if entry.file is file)
+        self._sync_first(max(created, default=0))
+
+    def after_crash(self, chance: Random) -> DiskImage:
+        """Return the files under the names that hold up to a moment that chance picks."""
+        kept = chance.randint(0, len(self._log))
+        files = _with_entries(self._durable, self._log[:kept])
+        return {name: file.after_crash(chance) for name, file in files.items()}
+
+    def _enter(self, entry: Entry) -> None:
+        self._log.append(entry)
+        self.files = _with_entries(self.files, [entry])
+
+    def _sync_first(self, count: int) -> None:
+        self._durable = _with_entries(self._durable, self._log[:count])
+        del self._log[:count]
+
+
+def _with_entries(files: Mapping[str, File], entries: Iterable[Entry]) -> dict[str, File]:
+    """Return the directory after these changes."""
+    after = dict(files)
+    for entry in entries:
+        if entry.file is None:
+            after.pop(entry.name, None)
+        else:
+            after[entry.name] = entry.file
+    return after
+
+
+def _apply(image: bytearray, change: Change) -> None:
+    """Write or truncate; a gap before `offset` becomes zeros."""
+    missing = change.offset - len(image)
+    if missing > 0:
+        image.extend(bytes(missing))
+    if change.data is None:
+        del image[change.offset :]
+    else:
+        image[change.offset : change.offset + len(change.data)] = change.data
+
+
+def _survivors(change: Change, chance: Random) -> Iterator[Change]:
+    """Yield what a crash leaves of a change that no sync covered: all, some sectors, nothing."""
+    if chance.random() >= KEPT:
+        return
+    if change.data is None or chance.random() >= TORN:
+        yield change
+        return
+    for start, data in sectors(change.offset, change.data):
+        if chance.random() < KEPT:
+            yield Change(start, data)
+
+
+def sectors(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield offset and bytes of each sector that a write of `data` at `offset` touches."""
+    end = offset + len(data)
+    start = offset
+    while start < end:
+        stop = min(end, (start // SECTOR_BYTES + 1) * SECTOR_BYTES)
+        yield start, data[start - offset : stop - offset]
+        start = stop

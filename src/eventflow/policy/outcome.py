@@ -57,15 +57,6 @@ class ReadyAgain(msgspec.Struct, frozen=True, gc=False):
     """It is parked, due, and its topic has room for it."""
 
 
-Outcome = (
-    Succeeded
-    | Failed
-    | Postponed
-    | Routed
-    | NoRoute
-    | CameDue
-    | Started
-    | ReadyAgain
-)
+Outcome = Succeeded | Failed | Postponed | Routed | NoRoute | CameDue | Started | ReadyAgain
 
 SUCCEEDED = Succeeded()

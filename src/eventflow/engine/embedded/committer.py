@@ -1,0 +1,207 @@
+"""Group commit: what comes while one transaction is on its way rides in the next.
+
+Nothing waits when the journal is idle, and under load a commit grows to what arrived during the
+one before. Each `Txn` is applied to the queues once its commit is durable, in the order in which
+they were given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from eventflow.engine.embedded.journal import Change, Commit, StorageUnit, Work
+from eventflow.engine.embedded.queues import Anchor
+from eventflow.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eventflow.engine.embedded.journal import Journal
+    from eventflow.engine.embedded.writer import Writer
+
+
+class Txn:
+    """A change, and what to do on the event loop when it is durable or has failed."""
+
+    __slots__ = ("apply", "change", "done", "undo", "units", "work")
+
+    def __init__(
+        self,
+        apply: Callable[[Txn, Anchor], None] | None = None,
+        undo: Callable[[], None] | None = None,
+    ) -> None:
+        self.change = Change()
+        self.units: list[StorageUnit] = []
+        self.work: list[Work] = []
+        self.apply = apply
+        """Called with this and the commit's row, when it is durable."""
+        self.undo = undo
+        """Called when nothing of it happened."""
+        self.done: asyncio.Future[None] | None = None
+
+
+class Committer:
+    """Owns the journal: the only one that gives its writer anything to do."""
+
+    def __init__(
+        self, journal: Journal, writer: Writer, last_commit: int, dead_bodies: list[int]
+    ) -> None:
+        self.journal = journal
+        self.writer = writer
+        self.rows: deque[Anchor] = deque()
+        """Rows of the journal, oldest first."""
+        self.journal_bytes = 0
+        self.dead_bodies = dead_bodies
+        """Batches of events that nothing needs any more: the next commit deletes them."""
+        self.fault: str | None = None
+        """Why the last commit failed; None while all is well."""
+        self.broken = False
+        """The file failed in a way that only reopening it mends."""
+        self.before_commit: Callable[[Txn], None] | None = None
+        """Adds what is to ride along, such as records of starts."""
+        self.next_number = 1
+        self.on_commit: Callable[[float, int], None] | None = None
+        """Told seconds and transactions of each commit: for metrics."""
+        self._last_commit = last_commit
+        self._waiting: list[Txn] = []
+        self._busy = False
+        self._batch: list[Txn] = []
+        self._dropping: list[int] = []
+        self._row = Anchor(0)
+        self._started_s = 0.0
+
+    def take_numbers(self, count: int) -> int:
+        """Return the first of `count` numbers that no entry has had before."""
+        first = self.next_number
+        self.next_number += count
+        return first
+
+    def submit(self, txn: Txn) -> asyncio.Future[None]:
+        """Let `txn` ride in the next commit.
+
+        The future ends when it is durable and applied.
+
+        Raises:
+            EngineUnavailable: (from the future) nothing of it happened.
+        """
+        txn.done = asyncio.get_running_loop().create_future()
+        self._waiting.append(txn)
+        self.kick()
+        return txn.done
+
+    def kick(self) -> None:
+        """See to it that a commit comes soon."""
+        if not self._busy:
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._go)
+
+    async def work(self, call: Callable[..., Any]) -> Any:
+        """Run a function inside a commit and return what it returned, or raise what it raised."""
+        txn = Txn()
+        work = Work(call)
+        txn.work.append(work)
+        await self.submit(txn)
+        if work.error is not None:
+            raise work.error
+        return work.result
+
+    async def idle(self) -> None:
+        """Wait until everything given so far is durable."""
+        while self._busy or self._waiting:
+            await self.submit(Txn())
+
+    def _go(self) -> None:
+        batch, self._waiting = self._waiting, []
+        if self.before_commit is not None:
+            rider = Txn()
+            self.before_commit(rider)
+            if rider.change.records:
+                batch.append(rider)
+        if self.broken or not batch:
+            self._busy = False
+            self._fail(batch, EngineUnavailable(self.fault or "closed"))
+            return
+        self._batch = batch
+        commit = self._commit_of(batch)
+        self._started_s = asyncio.get_running_loop().time()
+        self.writer.run(lambda: self.journal.commit(commit), self._landed)
+
+    def _commit_of(self, batch: list[Txn]) -> Commit:
+        change = Change()
+        units: list[StorageUnit] = []
+        work: list[Work] = []
+        for txn in batch:
+            change.join(txn.change)
+            units += txn.units
+            work += txn.work
+        self._last_commit += 1
+        self._row = Anchor(self._last_commit)
+        self._dropping = self.dead_bodies[:]
+        self.dead_bodies.clear()
+        return Commit(
+            number=self._last_commit,
+            next_number=self.next_number,
+            change=change,
+            units=units,
+            work=work,
+            drop_rows_below=self._drop_rows(),
+            drop_bodies=self._dropping,
+        )
+
+    def _drop_rows(self) -> int:
+        """Forget the rows at the front that nothing needs; return the first that stays."""
+        dropped = False
+        while len(self.rows) > 1 and self.rows[0].live == 0:
+            self.journal_bytes -= self.rows.popleft().size_bytes
+            dropped = True
+        return self.rows[0].number if dropped else 0
+
+    def _landed(self, size: Any, error: BaseException | None) -> None:
+        batch, self._batch = self._batch, []
+        self._busy = False
+        if error is None:
+            self.fault = None
+            self._row.size_bytes = size
+            if size:
+                self.rows.append(self._row)
+                self.journal_bytes += size
+            self._apply(batch)
+        else:
+            self.dead_bodies += self._dropping
+            self._note(error)
+            self._fail(batch, EngineUnavailable(self.fault or str(error)))
+        if self._waiting:
+            self.kick()
+
+    def _apply(self, batch: list[Txn]) -> None:
+        if self.on_commit is not None:
+            self.on_commit(asyncio.get_running_loop().time() - self._started_s, len(batch))
+        for txn in batch:
+            if txn.apply is not None:
+                txn.apply(txn, self._row)
+            if txn.done is not None and not txn.done.done():
+                txn.done.set_result(None)
+
+    def _note(self, error: BaseException) -> None:
+        if isinstance(error, apsw.FullError):
+            self.fault = "the disk is full"
+        elif isinstance(error, apsw.Error):
+            # After a failed write or fsync the pages' fate is unknown: only reopening tells.
+            self.fault = f"the journal's file failed: {error}"
+            self.broken = True
+        else:
+            self.fault = f"{type(error).__name__}: {error}"
+            self.broken = True
+
+    @staticmethod
+    def _fail(batch: list[Txn], error: EngineUnavailable) -> None:
+        for txn in batch:
+            if txn.undo is not None:
+                txn.undo()
+            if txn.done is not None and not txn.done.done():
+                txn.done.set_exception(error)
+                txn.done.exception()  # some callers don't wait: that is no fault of theirs

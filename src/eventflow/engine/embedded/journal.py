@@ -1,0 +1,437 @@
+"""The journal's file: opening, one transaction a commit, reading back.
+
+Tables of the engine, beside those of secondary storage (`eventflow.storage.schema`):
+
+    journal  one row a commit, holding that commit's records. Rows leave from the front only,
+             when nothing in memory needs them any more
+    bodies   one row a batch of events, in any order of leaving
+    ledger   the counters that never restart, by topic
+    meta     when counting began, whether the last end was a clean one, the audit chain's name
+
+All calls come from one writer (see `writer`), and the file is locked for this process alone:
+SQLite's write-ahead log then needs no shared memory, and the range of versions in which two
+connections could damage it (3.7.0 to 3.51.2) can't bite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import msgspec
+
+from eventflow.engine.embedded import records
+from eventflow.errors import JournalInUse, JournalUnreadable, StorageUnavailable
+from eventflow.storage import schema
+from eventflow.storage.audit import AuditLog
+from eventflow.storage.shelf import Shelf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from eventflow.engine.embedded.records import Record
+    from eventflow.event import Event
+    from eventflow.storage.protocol import Kept
+
+VERSION = 1
+"""Of the tables below. Kept in `user_version`; a greater one is refused."""
+APPLICATION_ID = 0x45764677  # "EvFw": lets `file` and humans tell what this file is
+
+_TABLES = """
+CREATE TABLE journal (number INTEGER PRIMARY KEY, next INTEGER NOT NULL, records BLOB NOT NULL) STRICT;
+CREATE TABLE bodies (first INTEGER PRIMARY KEY, events BLOB NOT NULL) STRICT;
+CREATE TABLE ledger (
+    topic TEXT PRIMARY KEY,
+    created INTEGER NOT NULL, delivered INTEGER NOT NULL,
+    discarded INTEGER NOT NULL, archived INTEGER NOT NULL
+) STRICT;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) STRICT;
+"""
+_COUNT = """
+INSERT INTO ledger (topic, created, delivered, discarded, archived)
+SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each(?) WHERE true
+ON CONFLICT (topic) DO UPDATE SET
+    created = created + excluded.created, delivered = delivered + excluded.delivered,
+    discarded = discarded + excluded.discarded, archived = archived + excluded.archived
+"""
+_WAL_LIMIT_BYTES = 64 * 2**20
+
+ALREADY = "already"
+"""Outcome of a unit whose delivery storage did not hold any more at that hop."""
+
+
+@dataclass(slots=True)
+class Change:
+    """What one transaction changes in journal and ledger."""
+
+    records: list[Record] = field(default_factory=list)
+    bodies: list[tuple[int, list[Event]]] = field(default_factory=list)
+    """First number and events of each new batch."""
+    ledger: dict[str, list[int]] = field(default_factory=dict)
+    """By topic: created, delivered, discarded, archived, each to be added."""
+    audit: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def count(
+        self, topic: str, *, created: int = 0, delivered: int = 0, discarded: int = 0
+    ) -> None:
+        """Add to a topic's line of the ledger."""
+        line = self.ledger.setdefault(topic, [0, 0, 0, 0])
+        line[0] += created
+        line[1] += delivered
+        line[2] += discarded
+
+    def join(self, other: Change) -> None:
+        """Take over all that `other` changes."""
+        self.records += other.records
+        self.bodies += other.bodies
+        self.audit += other.audit
+        for topic, deltas in other.ledger.items():
+            line = self.ledger.setdefault(topic, [0, 0, 0, 0])
+            for index, delta in enumerate(deltas):
+                line[index] += delta
+
+
+@dataclass(slots=True)
+class StorageUnit:
+    """Deliveries that enter or leave storage together: all of it happens, or none (`refused`)."""
+
+    change: Change
+    keep: list[Kept] = field(default_factory=list)
+    forget: tuple[str, int] | None = None
+    """Delivery id and hop."""
+    refused: str | None = None
+    """Set by the commit: why storage would not, or `ALREADY`."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """What a piece of work for storage may use inside the writer's transaction."""
+
+    shelf: Shelf
+    audit: AuditLog
+    change: Change
+
+
+@dataclass(slots=True)
+class Work:
+    """A function to run inside the transaction. If it raises, what it did is undone alone."""
+
+    call: Callable[[Desk], Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Commit:
+    """All that one transaction does."""
+
+    number: int
+    next_number: int
+    """The next entry's number, so that numbers never come back."""
+    change: Change
+    units: list[StorageUnit]
+    work: list[Work]
+    drop_rows_below: int
+    drop_bodies: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What an opened journal holds."""
+
+    since: float
+    clean: bool
+    """Whether its last process ended by closing it."""
+    ledger: dict[str, tuple[int, int, int, int]]
+    kept: dict[tuple[str, str], tuple[int, int]]
+    """By topic and state: deliveries in storage, and their bytes."""
+    next_number: int
+    last_commit: int
+
+
+class Journal:
+    """An open journal. Every method is called by one writer, one call after the other."""
+
+    def __init__(  # noqa: PLR0913  # what a file needs to be opened with
+        self,
+        path: str,
+        *,
+        now_s: float,
+        chain: str,
+        durability: str = "fsync",
+        vfs: str | None = None,
+        audit_key: bytes | None = None,
+        shelf: Callable[[apsw.Connection], Shelf] = Shelf,
+    ) -> None:
+        """Open the file, or make it.
+
+        Args:
+            path: The file; ":memory:" keeps nothing.
+            now_s: Seconds since 1970: when counting begins, if the file is new.
+            chain: Name of this node's audit chain, if the file is new.
+            durability: "fsync": a commit survives a power cut; "os": only a crash of the process.
+            vfs: SQLite VFS to use: for crash tests.
+            audit_key: HMAC key of the audit chain.
+            shelf: Makes the storage's table access: for tests that let it fail.
+
+        Raises:
+            JournalInUse: another process has it open.
+            JournalUnreadable: damaged, not a journal, or of a newer version.
+        """
+        self.path = path
+        self.in_memory = path == ":memory:"
+        self._lock = None if self.in_memory or vfs else _lock(path)
+        try:
+            self.connection = _connect(path, durability, vfs)
+            try:
+                self._prepare(now_s, chain)
+            except BaseException:
+                self.connection.close()
+                raise
+        except BaseException:
+            self._unlock()
+            raise
+        self.shelf = shelf(self.connection)
+        self.audit = AuditLog(self.connection, self.meta("chain"), audit_key)
+        self._wal_bytes = 0
+
+    # reading back ------------------------------------------------------------
+
+    def contents(self) -> Contents:
+        """Return what the file holds beside records and bodies."""
+        last, following = self._one(
+            "SELECT coalesce(max(number), 0), coalesce(max(next), 1) FROM journal"
+        )
+        return Contents(
+            since=self.meta("since"),
+            clean=bool(self.meta("clean")),
+            ledger={row[0]: row[1:] for row in self.connection.execute("SELECT * FROM ledger")},
+            kept=self.shelf.totals(),
+            next_number=following,
+            last_commit=last,
+        )
+
+    def rows(self) -> Iterator[tuple[int, list[Record], int]]:
+        """Yield each commit's number, records and size in bytes, oldest first."""
+        for number, blob in self.connection.execute(
+            "SELECT number, records FROM journal ORDER BY number"
+        ):
+            yield number, self._decode(records.decode_records, blob, f"commit {number}"), len(blob)
+
+    def bodies(self) -> Iterator[tuple[int, list[Event], int]]:
+        """Yield each batch's first number, its events, and its size in bytes."""
+        for first, blob in self.connection.execute(
+            "SELECT first, events FROM bodies ORDER BY first"
+        ):
+            yield first, self._decode(records.decode_events, blob, f"bodies {first}"), len(blob)
+
+    def meta(self, name: str) -> Any:
+        """Return a fact about the file."""
+        return self._one("SELECT value FROM meta WHERE name = ?", (name,))[0]
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Keep a fact about the file, at once."""
+        self.connection.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+
+    # writing -----------------------------------------------------------------
+
+    def commit(self, commit: Commit) -> int:
+        """Do everything in one transaction; return the bytes its records take.
+
+        Units and work that storage refuses are undone alone and say so.
+
+        Raises:
+            apsw.Error: nothing of it happened (or, after an I/O error at the very end, unknown).
+        """
+        connection = self.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            change = commit.change
+            self._do_units(commit.units, change)
+            for work in commit.work:
+                self._do_work(work, change)
+            size = self._write(commit, change)
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(apsw.Error):
+                connection.execute("ROLLBACK")
+            raise
+        return size
+
+    def _write(self, commit: Commit, change: Change) -> int:
+        run = self.connection.execute
+        size = 0
+        for first, events in change.bodies:
+            run("INSERT INTO bodies VALUES (?, ?)", (first, records.encode(events)))
+        if change.records:
+            blob = records.encode(change.records)
+            size = len(blob)
+            run("INSERT INTO journal VALUES (?, ?, ?)", (commit.number, commit.next_number, blob))
+        if change.ledger:
+            lines = [[topic, *line] for topic, line in change.ledger.items()]
+            run(_COUNT, (msgspec.json.encode(lines).decode(),))
+        if change.audit:
+            self.audit.append(change.audit)
+        if commit.drop_bodies:
+            numbers = msgspec.json.encode(commit.drop_bodies).decode()
+            run("DELETE FROM bodies WHERE first IN (SELECT value FROM json_each(?))", (numbers,))
+        if commit.drop_rows_below:
+            run("DELETE FROM journal WHERE number < ?", (commit.drop_rows_below,))
+        return size
+
+    def _do_units(self, units: list[StorageUnit], change: Change) -> None:
+        """Move deliveries in and out of storage: all at once, or if that fails one by one."""
+        if not units:
+            return
+        try:
+            with self.connection:  # a savepoint
+                self._do_together(units)
+        except StorageUnavailable as error:
+            if len(units) == 1:
+                units[0].refused = str(error)
+                return
+            for unit in units:
+                self._do_units([unit], change)
+            return
+        for unit in units:
+            if unit.refused is None:
+                change.join(unit.change)
+
+    def _do_together(self, units: list[StorageUnit]) -> None:
+        for unit in units:
+            unit.refused = None
+        leaving = [unit for unit in units if unit.forget is not None]
+        if leaving:
+            existed = self.shelf.forget([unit.forget for unit in leaving if unit.forget])
+            for unit, was_there in zip(leaving, existed, strict=True):
+                if not was_there:
+                    unit.refused = ALREADY
+        coming = [kept for unit in units if unit.refused is None for kept in unit.keep]
+        if coming:
+            self.shelf.keep(coming)
+
+    def _do_work(self, work: Work, change: Change) -> None:
+        desk = Desk(self.shelf, self.audit, Change())
+        try:
+            with self.connection:  # a savepoint
+                work.result = work.call(desk)
+        except (apsw.IOError, apsw.FullError, apsw.CorruptError):
+            raise
+        except Exception as error:  # noqa: BLE001  # told to whoever gave the work
+            work.error = error
+        else:
+            change.join(desk.change)
+
+    def tidy(self) -> None:
+        """Fold the write-ahead log into the file, if it has grown. Between commits, when idle."""
+        self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def close(self, *, clean: bool = True) -> None:
+        """Close the file; `clean` says that nothing was running."""
+        try:
+            if clean:
+                self.set_meta("clean", 1)
+                if not self.in_memory:
+                    self.tidy()
+            self.connection.close()
+        finally:
+            self._unlock()
+
+    # inside ------------------------------------------------------------------
+
+    def _prepare(self, now_s: float, chain: str) -> None:
+        try:
+            version = self.connection.pragma("user_version")
+            empty = self._one("SELECT count(*) FROM sqlite_schema")[0] == 0
+            if empty:
+                self._create(now_s, chain)
+            elif self.connection.pragma("application_id") != APPLICATION_ID:
+                raise JournalUnreadable(
+                    self.path, "it is an SQLite file of another program", "Name another file."
+                )
+            elif version > VERSION:
+                raise JournalUnreadable(
+                    self.path,
+                    f"it has version {version}, this EventFlow reads up to {VERSION}",
+                    "Run the newer EventFlow that wrote it.",
+                )
+        except (apsw.NotADBError, apsw.CorruptError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _create(self, now_s: float, chain: str) -> None:
+        with self.connection:
+            self.connection.execute(_TABLES)
+            schema.create(self.connection)
+            self.connection.execute(
+                "INSERT INTO meta VALUES ('since', ?), ('chain', ?), ('clean', 1)", (now_s, chain)
+            )
+            self.connection.pragma("application_id", APPLICATION_ID)
+            self.connection.pragma("user_version", VERSION)
+
+    def _decode(self, decode: Callable[[bytes], Any], blob: bytes, what: str) -> Any:
+        try:
+            return decode(blob)
+        except msgspec.MsgspecError as error:
+            raise self._damaged(f"{what}: {error}") from error
+
+    def _damaged(self, reason: str) -> JournalUnreadable:
+        return JournalUnreadable(
+            self.path,
+            f"it is damaged ({reason})",
+            "Keep a copy, restore a backup, or rescue what can be read with `sqlite3 FILE .recover`.",
+        )
+
+    def _one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
+        return self.connection.execute(sql, values).fetchone()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _connect(path: str, durability: str, vfs: str | None) -> apsw.Connection:
+    if not vfs and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    connection = apsw.Connection(path, vfs=vfs) if vfs else apsw.Connection(path)
+    try:
+        connection.set_busy_timeout(0)
+        # EXCLUSIVE before WAL: no shared memory is used, and no second process gets in.
+        connection.pragma("locking_mode", "EXCLUSIVE")
+        connection.pragma("auto_vacuum", "INCREMENTAL")
+        connection.pragma("journal_mode", "WAL")
+        connection.pragma("synchronous", "FULL" if durability == "fsync" else "NORMAL")
+        connection.pragma("journal_size_limit", _WAL_LIMIT_BYTES)
+        connection.pragma("temp_store", "MEMORY")
+        connection.pragma("trusted_schema", "OFF")
+        connection.pragma("cache_size", -32000)
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        connection.close()
+        raise JournalUnreadable(
+            path, f"it is no SQLite file ({error})", "Name another file."
+        ) from error
+    except apsw.BusyError as error:
+        connection.close()
+        raise JournalInUse(path, "another program that has it open in SQLite") from error
+    return connection
+
+
+def _lock(path: str) -> int:
+    """Hold `<path>.lock` for this process; its text names the holder to others."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise JournalInUse(path, holder) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return handle

@@ -1,0 +1,136 @@
+"""From the journal's records back to the queues, after a crash or a clean end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventflow.delivery import COMMON, Delivery
+from eventflow.engine.embedded.queues import Anchor, Entry
+from eventflow.engine.embedded.records import (
+    Accepted,
+    Gone,
+    Record,
+    Returned,
+    Routed,
+    Started,
+    Stated,
+    delivery_of,
+)
+from eventflow.engine.refs import refs_from
+from eventflow.errors import JournalUnreadable
+
+if TYPE_CHECKING:
+    from eventflow.engine.embedded.journal import Journal
+    from eventflow.engine.embedded.state import State
+    from eventflow.event import Event
+
+
+class Replay:
+    """Folds records, oldest first, into entries; then fills the state with those left."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.rows: list[Anchor] = []
+        self._entries: dict[int, tuple[Entry, bool]] = {}
+        """By number, with whether it is in its lane."""
+        self._events: dict[int, tuple[Event, Anchor]] = {}
+        self._bodies: dict[int, Anchor] = {}
+        self._keys: list[tuple[float, list[bytes], list[str]]] = []
+
+    def into(self, state: State) -> None:
+        """Read the journal into an empty state.
+
+        Raises:
+            JournalUnreadable: a record can't be read, or an event that is needed is missing.
+        """
+        for first, events, size in self.journal.bodies():
+            body = Anchor(first, size)
+            body.total = len(events)
+            self._bodies[first] = body
+            for offset, event in enumerate(events):
+                self._events[first + offset] = (event, body)
+        for number, records, size in self.journal.rows():
+            row = Anchor(number, size)
+            self.rows.append(row)
+            for record in records:
+                self._fold(record, row)
+        self._fill(state)
+
+    def _fold(self, record: Record, row: Anchor) -> None:
+        match record:
+            case Accepted():
+                self._accepted(record, row)
+            case Routed(topic, first, commons, at):
+                for offset, common in enumerate(commons):
+                    self._routed(topic, first + offset, common, at)
+            case Stated():
+                self._entries.pop(record.replaces, None)
+                self._stated(record, row)
+            case Gone(numbers):
+                for number in numbers:
+                    self._entries.pop(number, None)
+            case Started(numbers) | Returned(numbers):
+                for number in numbers:
+                    if (found := self._entries.get(number)) is not None:
+                        found[0].started = isinstance(record, Started)
+
+    def _accepted(self, record: Accepted, row: Anchor) -> None:
+        refs = refs_from(record.ref, record.count)
+        keys, known = [], []
+        for offset, ref in enumerate(refs):
+            number = record.first + offset
+            found = self._events.get(number)
+            if found is None:
+                continue  # its whole batch of events is gone: it has left every queue
+            event, body = found
+            keys.append(event.key_bytes)
+            known.append(ref)
+            delivery = Delivery(event, ref, COMMON, record.at, 0, record.at)
+            self._entries[number] = Entry(number, number, delivery, row, body), False
+        self._keys.append((record.at, keys, known))
+
+    def _routed(self, topic: str, number: int, common: int, at: float) -> None:
+        found = self._entries.get(common)
+        if found is None:
+            return  # see _accepted
+        origin, _ = found
+        old = origin.delivery
+        delivery = Delivery(old.event, old.ref, topic, old.accepted_at, 0, at)
+        # It needs the row of its acceptance, which tells of its event and ref.
+        entry = Entry(number, origin.event_number, delivery, origin.row, origin.body)
+        self._entries[number] = entry, False
+
+    def _stated(self, record: Stated, row: Anchor) -> None:
+        found = self._events.get(record.event_number)
+        if found is None:
+            return  # a later record says that it is gone, else its events would be here
+        event, body = found
+        delivery = delivery_of(record.state, event)
+        entry = Entry(record.number, record.event_number, delivery, row, body)
+        entry.started = record.started
+        self._entries[record.number] = entry, record.lane
+
+    def _fill(self, state: State) -> None:
+        for number in sorted(self._entries):
+            entry, in_lane = self._entries[number]
+            topic = entry.delivery.topic
+            state.add(entry, state.lane(topic) if in_lane else state.topic(topic))
+        state.dead_bodies += [body.number for body in self._bodies.values() if body.live == 0]
+        for at, keys, refs in self._keys:
+            state.dedup.remember(keys, refs, at)
+
+    def check(self, state: State) -> None:
+        """Hold what was found against the ledger.
+
+        Raises:
+            JournalUnreadable: a delivery was created and is in no place.
+        """
+        for topic in state.topics:
+            missing = state.counts(topic).unaccounted
+            if missing:
+                raise JournalUnreadable(
+                    self.journal.path,
+                    f"the ledger of topic {topic!r} counts {missing:+d} deliveries "
+                    f"more than its records tell of",
+                    "Keep a copy and restore a backup.",
+                )

@@ -1,0 +1,127 @@
+"""Everything the engine has in memory: queues, lanes, counters, and what is remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventflow.delivery import COMMON
+from eventflow.engine.embedded.dedup import Dedup
+from eventflow.engine.embedded.queues import BoundedQueue, Lane
+from eventflow.engine.protocol import Counts, Kind, Plan, Queue, TopicPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventflow.engine.embedded.queues import Anchor, Entry
+
+_OVERHEAD_BYTES = 200
+"""Of an event beside its data, towards the memory limit."""
+
+
+class Tallies:
+    """A topic's counters that are not depths of a queue."""
+
+    __slots__ = ("archived", "created", "dead", "delivered", "discarded", "parked")
+
+    def __init__(
+        self, created: int = 0, delivered: int = 0, discarded: int = 0, archived: int = 0
+    ) -> None:
+        self.created = created
+        self.delivered = delivered
+        self.discarded = discarded
+        self.archived = archived
+        self.parked = 0
+        self.dead = 0
+
+    def move_kept(self, state: str, by: int) -> None:
+        """Count deliveries that came to storage (or left it, `by` negative)."""
+        if state == "parked":
+            self.parked += by
+        else:
+            self.dead += by
+
+
+class State:
+    """Queues and counters. Changed only by what is durable."""
+
+    def __init__(self) -> None:
+        self.plan = Plan(topics={COMMON: TopicPlan(0)})
+        self.topics: dict[str, BoundedQueue] = {}
+        self.lanes: dict[str, Lane] = {}
+        self.tallies: dict[str, Tallies] = {}
+        self.dedup = Dedup()
+        self.memory_bytes = 0
+        self.memory_reserved = 0
+        self.storage_bytes = 0
+        self.storage_reserved = 0
+        self.dead_bodies: list[int] = []
+        """Batches of events that nothing needs any more. The committer takes them from here."""
+        self.common = self.topic(COMMON)
+
+    def topic(self, name: str) -> BoundedQueue:
+        """Return the topic's queue, made if it is new."""
+        found = self.topics.get(name)
+        if found is None:
+            found = self.topics[name] = BoundedQueue(Queue(Kind.TOPIC, name))
+            self.lanes[name] = Lane(Queue(Kind.LANE, name))
+            self.tallies[name] = Tallies()
+        return found
+
+    def lane(self, name: str) -> Lane:
+        """Return the topic's lane of the retry queue."""
+        self.topic(name)
+        return self.lanes[name]
+
+    def place(self, queue: Queue) -> BoundedQueue | Lane:
+        """Return what a queue's name stands for."""
+        return self.topic(queue.topic) if queue.kind is Kind.TOPIC else self.lane(queue.topic)
+
+    def add(self, entry: Entry, to: BoundedQueue | Lane) -> None:
+        """Put a new entry into its place."""
+        entry.row.live += 1
+        entry.body.live += 1
+        entry.live = True
+        entry.in_lane = to.queue.kind is Kind.LANE
+        self.memory_bytes += weight(entry)
+        to.add(entry)
+
+    def forget(self, entry: Entry) -> None:
+        """Let go of an entry that has been taken out of its place."""
+        entry.live = False
+        entry.row.live -= 1
+        self.unpin(entry.body)
+        self.memory_bytes -= weight(entry)
+
+    def unpin(self, body: Anchor) -> None:
+        """Need a batch of events once less; the last to need it lets it go."""
+        body.live -= 1
+        if body.live == 0:
+            self.dead_bodies.append(body.number)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every entry of every queue and lane."""
+        for queue in self.topics.values():
+            yield from queue.entries()
+        for lane in self.lanes.values():
+            yield from lane.entries()
+
+    def counts(self, name: str, *, walk: bool = False) -> Counts:
+        """Return a topic's line of the ledger; with `walk`, its depths counted one by one."""
+        queue, lane, tallies = self.topic(name), self.lanes[name], self.tallies[name]
+        return Counts(
+            created=tallies.created,
+            delivered=tallies.delivered,
+            discarded=tallies.discarded,
+            archived=tallies.archived,
+            queued=sum(1 for line in queue.waiting for _ in line) if walk else queue.queued,
+            running=len(queue.running),
+            retrying=sum(1 for _ in lane.entries()) if walk else lane.queued + len(lane.running),
+            parked=tallies.parked,
+            dead=tallies.dead,
+        )
+
+
+def weight(entry: Entry) -> int:
+    """Return the bytes that an entry counts towards the memory limit."""
+    body = entry.delivery.event.body
+    return _OVERHEAD_BYTES if body is None else _OVERHEAD_BYTES + len(body)

@@ -1,0 +1,196 @@
+"""Secondary storage in the journal's own file, for everybody but the engine.
+
+Reads and acts of operators run between commits, by the same writer: what an act changes is one
+transaction with its audit rows and counters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from eventflow.delivery import Delivery, Reason, Row, Tally
+from eventflow.storage.protocol import Filter, Kept, Page, Usage, Verdict
+from eventflow.storage.rows import kept_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from eventflow.clock import Clock
+    from eventflow.engine.embedded.committer import Committer
+    from eventflow.engine.embedded.journal import Desk
+    from eventflow.engine.embedded.state import State
+    from eventflow.storage.protocol import Actor, AuditRow, Group
+    from eventflow.storage.shelf import Shelf
+
+MAX_REPLAYS = 20
+"""Replays of one delivery before it is refused: a loop guard."""
+
+
+class EmbeddedStorage:
+    """`Storage` on the tables beside the journal."""
+
+    def __init__(self, state: State, committer: Committer, clock: Clock) -> None:
+        self._state = state
+        self._committer = committer
+        self._clock = clock
+
+    async def due(self, topic: str, *, now: float, limit: int) -> Sequence[Kept]:
+        return await self._read(lambda shelf: shelf.due(topic, now, limit))
+
+    async def next_due(self, topic: str) -> float | None:
+        return await self._read(lambda shelf: shelf.next_due(topic))
+
+    async def get(self, ids: Sequence[str]) -> Sequence[Kept]:
+        return await self._read(lambda shelf: shelf.get(ids))
+
+    async def find(self, ref: str) -> Sequence[Kept]:
+        return await self._read(lambda shelf: shelf.find(ref))
+
+    async def page(self, which: Filter, *, after: str | None = None, limit: int = 100) -> Page:
+        return await self._read(lambda shelf: shelf.page(which, after, limit))
+
+    async def count(self, which: Filter) -> int:
+        return await self._read(lambda shelf: shelf.count(which))
+
+    async def ids(self, which: Filter) -> Sequence[str]:
+        """Return the ids of all kept deliveries that match."""
+        return await self._read(lambda shelf: shelf.ids_matching(which, None))
+
+    async def ref_of(self, source: str, id: str) -> str | None:
+        """Return the ref of a kept event by its source and id."""
+        page = await self.page(Filter(q=id), limit=1000)
+        for kept in page.items:
+            if (kept.delivery.event.source, kept.delivery.event.id) == (source, id):
+                return kept.delivery.ref
+        return None
+
+    async def groups(self, which: Filter, *, limit: int = 100) -> Sequence[Group]:
+        return await self._read(lambda shelf: shelf.groups(which, limit))
+
+    async def totals(self) -> Mapping[tuple[str, str], tuple[int, int]]:
+        """Return how many deliveries are kept, and their bytes, by topic and state."""
+        return await self._read(lambda shelf: shelf.totals())
+
+    async def overrides(self) -> Mapping[str, Mapping[str, Any]]:
+        return await self._read(lambda shelf: shelf.overrides())
+
+    async def replay(self, ids: Sequence[str], by: Actor) -> Mapping[str, str]:
+        now = self._clock.now_s()
+        answers: dict[str, str] = {}
+        moved: list[tuple[Kept, Kept]] = []
+
+        def act(desk: Desk) -> None:
+            found = {kept.delivery.id: kept for kept in desk.shelf.get(list(ids))}
+            for id in ids:
+                answers[id], new = _replayed(found.get(id), now)
+                if new is not None:
+                    moved.append((found[id], new))
+            desk.shelf.keep([new for _, new in moved])
+            desk.change.audit += [
+                _row(new.delivery, Row.REPLAYED, old.state, "parked", now, by) for old, new in moved
+            ]
+
+        await self._committer.work(act)
+        for old, new in moved:
+            tallies = self._state.tallies[old.delivery.topic]
+            tallies.move_kept(old.state, -1)
+            tallies.move_kept(new.state, 1)
+            self._state.storage_bytes += new.size_bytes - old.size_bytes
+        return answers
+
+    async def discard(self, ids: Sequence[str], by: Actor) -> Mapping[str, str]:
+        now = self._clock.now_s()
+        gone: list[Kept] = []
+
+        def act(desk: Desk) -> None:
+            gone.extend(desk.shelf.get(list(ids)))
+            desk.shelf.forget([(kept.delivery.id, kept.delivery.hop) for kept in gone])
+            for kept in gone:
+                desk.change.count(kept.delivery.topic, discarded=1)
+                desk.change.audit.append(
+                    _row(kept.delivery, Row.DISCARDED, kept.state, "discarded", now, by)
+                )
+
+        await self._committer.work(act)
+        for kept in gone:
+            tallies = self._state.tallies[kept.delivery.topic]
+            tallies.move_kept(kept.state, -1)
+            tallies.discarded += 1
+            self._state.storage_bytes -= kept.size_bytes
+        known = {kept.delivery.id for kept in gone}
+        return {id: "discarded" if id in known else "unknown" for id in ids}
+
+    async def trail(self, ref: str, *, limit: int = 1000) -> Sequence[AuditRow]:
+        return await self._do(lambda desk: desk.audit.trail(ref, limit))
+
+    async def note(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        await self._do(lambda desk: desk.change.audit.extend(rows))
+
+    async def verify(self) -> Verdict:
+        return await self._do(lambda desk: desk.audit.verify())
+
+    async def override(self, topic: str, values: Mapping[str, Any] | None, by: Actor) -> None:
+        row = {
+            "at": self._clock.now_s(),
+            "what": "topic.overridden",
+            "topic": topic,
+            "by": by.name,
+            "why": by.why,
+            "to": None if values is None else dict(values),
+        }
+
+        def act(desk: Desk) -> None:
+            desk.shelf.set_override(topic, None if values is None else dict(values))
+            desk.change.audit.append(row)
+
+        await self._do(act)
+
+    def usage(self) -> Usage:
+        return Usage(self._state.storage_bytes, self._state.plan.storage_max_bytes)
+
+    async def _read(self, read: Callable[[Shelf], Any]) -> Any:
+        return await self._committer.work(lambda desk: read(desk.shelf))
+
+    async def _do(self, act: Callable[[Desk], Any]) -> Any:
+        return await self._committer.work(act)
+
+
+def _replayed(kept: Kept | None, now: float) -> tuple[str, Kept | None]:
+    """Return the answer for one delivery, and what is kept from now on if it changes."""
+    if kept is None:
+        return "unknown", None
+    old = kept.delivery
+    if kept.state == "parked" and old.reason is Reason.REPLAYED:
+        return "already", None
+    if old.tally.replays >= MAX_REPLAYS:
+        return "max_replays", None
+    new = msgspec.structs.replace(
+        old,
+        hop=old.hop + 1,
+        entered_at=now,
+        tally=Tally(replays=old.tally.replays + 1),
+        reason=Reason.REPLAYED,
+        due_at=now,
+        expiry_lifted=True,
+    )
+    return "replayed", kept_of(new, "parked", now)
+
+
+def _row(  # the columns of a row
+    delivery: Delivery, row: Row, was: str, to: str, now: float, by: Actor
+) -> dict[str, Any]:
+    return {
+        "at": now,
+        "what": f"delivery.{row.value}",
+        "ref": delivery.ref,
+        "topic": delivery.topic,
+        "delivery": delivery.id,
+        "hop": delivery.hop,
+        "from": was,
+        "to": to,
+        "by": by.name,
+        "why": by.why,
+        "tally": msgspec.structs.asdict(delivery.tally),
+    }

@@ -115,7 +115,9 @@ class JournalUnreadable(EventFlowError):
     """The journal is damaged, or of a version this EventFlow can't read. It was left as it is."""
 
     def __init__(self, path: str, reason: str, advice: str) -> None:
-        super().__init__(f"journal {path} can't be opened: {reason}. It was left as it is. {advice}")
+        super().__init__(
+            f"journal {path} can't be opened: {reason}. It was left as it is. {advice}"
+        )
         self.path = path
         self.reason = reason
 

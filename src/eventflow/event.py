@@ -9,7 +9,6 @@ Source of the rules: CloudEvents 1.0.2, https://github.com/cloudevents/spec.
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import re
 import uuid
@@ -23,6 +22,7 @@ from eventflow.clock import from_rfc3339
 from eventflow.errors import InvalidEvent
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
@@ -348,7 +348,9 @@ def _encode(data: Any, content_type: str | None) -> tuple[bytes | None, str | No
     if content_type is not None and not is_json_type(content_type):
         if isinstance(data, str):
             return data.encode(), content_type
-        raise InvalidEvent([f"data: expected bytes or text for {content_type}, got {kind_of(data)}"])
+        raise InvalidEvent(
+            [f"data: expected bytes or text for {content_type}, got {kind_of(data)}"]
+        )
     try:
         return msgspec.json.encode(data), content_type or "application/json"
     except (TypeError, ValueError, RecursionError) as error:

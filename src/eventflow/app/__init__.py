@@ -1,10 +1,10 @@
 """The whole of EventFlow behind one class: engine, stages, doors, put together by the settings.
 
-    eventflow   the public class: topics by decorator, publish, drain, run
-    build       from settings to policies, topics, routes and an open engine
-    door        what the HTTP door asks of a node
-    views       how topics, deliveries and events are shown as JSON
-    serving     a node with its door, until a signal
+eventflow   the public class: topics by decorator, publish, drain, run
+build       from settings to policies, topics, routes and an open engine
+door        what the HTTP door asks of a node
+views       how topics, deliveries and events are shown as JSON
+serving     a node with its door, until a signal
 """
 
 from eventflow.app.eventflow import EventFlow

@@ -96,9 +96,7 @@ def _handler(
     if topic.batch is not None:
         batch = Batch(topic.batch.max, linger_s=topic.batch.linger_s)
     executor = topic.executor if topic.executor == "process" else None
-    return Handler.of_function(
-        function, executor=executor, batch=batch, timeout_s=topic.timeout_s
-    )
+    return Handler.of_function(function, executor=executor, batch=batch, timeout_s=topic.timeout_s)
 
 
 def imported(name: str, where: str) -> Any:
@@ -114,9 +112,9 @@ def imported(name: str, where: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
+        why = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            [f"{where}: expected a module to import, got {module_name!r}: "
-             f"{type(error).__name__}: {error}"]
+            [f"{where}: expected a module to import, got {module_name!r}: {why}"]
         ) from error
     found: Any = module
     for part in attribute.split("."):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from eventflow.flow.topic import Topic
     from eventflow.storage.protocol import AuditRow, Kept
     from eventflow.telemetry.metrics import Metrics
+    from eventflow.telemetry.names import Metric
 
 
 def moment(at: float | None) -> str | None:
@@ -43,8 +44,21 @@ def topic_stats(
         f"p{percent}_s": metrics.quantile(names.DELIVERY_SECONDS, percent / 100, name)
         for percent in (50, 95, 99)
     }
+    shown["since_start"] = {
+        "retries": _counted(metrics, names.RETRIES, name),
+        "overflows": _counted(metrics, names.OVERFLOWS, name),
+        "parked": _counted(metrics, names.DELIVERIES_PARKED, name),
+        "recovered": _counted(metrics, names.DELIVERIES_RECOVERED, name),
+        "dead": _counted(metrics, names.DELIVERIES_DEAD, name),
+    }
     shown["breaker"] = None  # not in this version
     return shown
+
+
+def _counted(metrics: Metrics, metric: Metric, topic: str) -> int:
+    """Return how often something happened in a topic since the node started."""
+    series = metrics.counted(metric)
+    return int(sum(value for labels, value in series.items() if labels[0] == topic))
 
 
 def attempt(one: Attempt) -> dict[str, Any]:
@@ -132,7 +146,7 @@ def found_at(
         if topic not in known
     ]
     shown: dict[str, Any] = {"ref": ref}
-    deliveries = [one.delivery for one in (*found, *kept)]
+    deliveries = [one.delivery for one in found] + [one.delivery for one in kept]
     if deliveries:
         shown |= event(deliveries[0])
     shown["deliveries"] = places

@@ -248,8 +248,18 @@ class Engine(Protocol):
     async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Sequence[Lease]:
         """Lease up to `limit` deliveries, waiting at most `wait_s` seconds for the first.
 
-        From a lane only what is due. A delivery with crashes is returned only once its start is
-        durable.
+        From a lane only what is due. A topic's deliveries count as started, except those that
+        were there at a crash (`tally.crashes`): for these call `start` when they really run.
+        """
+        ...
+
+    async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
+        """Make it durable that these run now; False for each lease that was lost.
+
+        Should the node die before they are settled, it is counted against them.
+
+        Raises:
+            EngineUnavailable: it could not be made durable; don't run them.
         """
         ...
 

@@ -34,7 +34,7 @@ class Rules(msgspec.Struct, frozen=True):
 class Ingress:
     """Decides about a request's events, all or none of them."""
 
-    def __init__(  # noqa: PLR0913  # what the stage works with
+    def __init__(  # noqa: PLR0913, PLR0917  # what the stage works with
         self,
         engine: Engine,
         storage: Storage,

@@ -59,17 +59,21 @@ class Ledger:
 
     def placed(self, topic: str, places: Iterable[Place | None]) -> None:
         """Count the places that a batch of one topic's deliveries took."""
-        kinds = Counter((type(place), place.row, getattr(place, "reason", None)) for place in places if place is not None)
+        kinds = Counter(
+            (type(place), place.row.value, str(getattr(place, "reason", "")))
+            for place in places
+            if place is not None
+        )
         for (kind, row, reason), count in kinds.items():
-            self.rows[row.value] += count
-            self.metrics.count(names.ROW_TAKEN, count, row.value)
+            self.rows[row] += count
+            self.metrics.count(names.ROW_TAKEN, count, row)
             if kind is Parked:
-                self.metrics.count(names.DELIVERIES_PARKED, count, topic, reason.value)
+                self.metrics.count(names.DELIVERIES_PARKED, count, topic, reason)
                 self.on_parked(topic)
             elif kind is Dead:
-                self.metrics.count(names.DELIVERIES_DEAD, count, topic, reason.value)
+                self.metrics.count(names.DELIVERIES_DEAD, count, topic, reason)
             elif kind is Retrying:
-                overflow = reason is Reason.TOPIC_FULL
+                overflow = reason == Reason.TOPIC_FULL.value
                 self.metrics.count(names.OVERFLOWS if overflow else names.RETRIES, count, topic)
 
     def delivered(self, topic: str, refs: Sequence[str], accepted: Sequence[float]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from eventflow.delivery import COMMON
 from eventflow.engine.protocol import Plan, TopicPlan
@@ -42,7 +42,8 @@ READY_S = 10.0
 _POLL_S = 0.01
 
 
-class Shape(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Shape:
     """What a node is configured to be, beside its topics and routes."""
 
     plan: Plan
@@ -51,7 +52,8 @@ class Shape(msgspec.Struct, frozen=True):
     common: TopicPolicy = TopicPolicy()
 
 
-class Tools(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Tools:
     """What the stages work with: all time and chance among it."""
 
     engine: Engine
@@ -99,6 +101,9 @@ class Flow:
         self.lanes: dict[str, RetryLane] = {}
         self.recoveries: dict[str, Recovery] = {}
         self.runners: dict[str, Runner] = {}
+        self.hurry = asyncio.Event()
+        """Set: `stop` waits no longer for what runs, but releases it at once."""
+        self._stopped = False
         self._leasing: list[asyncio.Task[None]] = []
         self._slots: list[asyncio.Task[None]] = []
         self._settlers: list[asyncio.Task[None]] = []
@@ -155,8 +160,8 @@ class Flow:
         self._settlers.append(self._supervise("worker", topic.name, worker.settler.run))
         self._settlers.append(self._supervise("retry_lane", topic.name, lane.settler.run))
         for number in range(topic.concurrency):
-            slot = self._supervise("slot", topic.name, lambda w=worker, n=number: w.slot(n))
-            self._slots.append(slot)
+            run = partial(worker.slot, number)
+            self._slots.append(self._supervise("slot", topic.name, run))
 
     def _supervise(
         self, stage: str, topic: str, run: Callable[[], Coroutine[Any, Any, None]]
@@ -191,13 +196,14 @@ class Flow:
 
     async def drain(self) -> None:
         """Wait until common and the topics are empty. What is retrying or parked waits on."""
-        engine = self.tools.engine
-        while any(
-            depth.queued or depth.running
-            for name, topic in self.topics.items()
-            if not topic.orphan and (depth := engine.depth(name))
-        ):
-            await asyncio.sleep(_POLL_S)
+        while self._occupied():
+            await asyncio.sleep(_POLL_S)  # noqa: ASYNC110  # asks the engine: no one event says it
+
+    def _occupied(self) -> int:
+        depths = [
+            self.tools.engine.depth(name) for name, topic in self.topics.items() if not topic.orphan
+        ]
+        return sum(depth.queued + depth.running for depth in depths)
 
     @property
     def running(self) -> int:
@@ -207,16 +213,19 @@ class Flow:
     async def stop(self, drain_s: float) -> int:
         """Lease nothing more, let running handlers finish, release the rest; return how many.
 
-        What is released has used up no attempt and counts no crash.
+        What is released has used up no attempt and counts no crash. Stopping twice does nothing.
         """
         self.ingress.stopping = True
+        if self._stopped:
+            return 0
+        self._stopped = True
         await _cancel(self._leasing)
         for worker in self.workers.values():
             worker.release_fetched()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                while self.running:
-                    await asyncio.sleep(_POLL_S)
+                while self.running and not self.hurry.is_set():
+                    await asyncio.sleep(_POLL_S)  # noqa: ASYNC110  # ends with any of several
         released = self.running
         await _cancel(self._slots)
         with contextlib.suppress(TimeoutError):
@@ -296,9 +305,7 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     tasks.clear()
 
 
-def plan_of(
-    topics: Sequence[Topic], common_capacity: int, **limits: Any
-) -> Plan:
+def plan_of(topics: Sequence[Topic], common_capacity: int, **limits: Any) -> Plan:
     """Return what the engine has to know of these topics.
 
     Args:

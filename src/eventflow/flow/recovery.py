@@ -34,7 +34,7 @@ _READY = ReadyAgain()
 class Recovery:
     """One topic's way back from storage."""
 
-    def __init__(  # noqa: PLR0913  # what the stage works with
+    def __init__(
         self,
         engine: Engine,
         storage: Storage,
@@ -132,6 +132,4 @@ class Recovery:
             return
         self._ledger.metrics.count(names.DELIVERIES_RECOVERED, len(back), self._topic.name)
         now = self._clock.now_s()
-        self._ledger.placed(
-            self._topic.name, [self._placing(one, now).place for one in back]
-        )
+        self._ledger.placed(self._topic.name, [self._placing(one, now).place for one in back])

@@ -61,7 +61,7 @@ class Routing:
 class RouterStage:
     """Leases from common, decides the topics, settles."""
 
-    def __init__(  # noqa: PLR0913  # what the stage works with
+    def __init__(
         self,
         engine: Engine,
         routes: Router,

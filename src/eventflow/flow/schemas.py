@@ -28,7 +28,9 @@ class Schemas:
             try:
                 self._validators[type] = jsonschema_rs.validator_for(schema)
             except (ValueError, jsonschema_rs.ValidationError) as error:
-                raise ConfigError([f"[schemas] {type!r}: not a usable JSON Schema: {error}"]) from error
+                raise ConfigError(
+                    [f"[schemas] {type!r}: not a usable JSON Schema: {error}"]
+                ) from error
 
     @classmethod
     def read(cls, paths: Mapping[str, Path]) -> Schemas:
@@ -42,7 +44,9 @@ class Schemas:
             try:
                 found[type] = json.loads(path.read_text())
             except (OSError, ValueError) as error:
-                problems.append(f"[schemas] {type!r}: expected a JSON Schema in {path}, got {error}")
+                problems.append(
+                    f"[schemas] {type!r}: expected a JSON Schema in {path}, got {error}"
+                )
         if problems:
             raise ConfigError(problems)
         return cls(found)
@@ -60,9 +64,9 @@ class Schemas:
         except InvalidEvent as error:
             return list(error.problems)
         faults = []
-        for error in validator.iter_errors(data):
-            where = "".join(f"/{part}" for part in error.instance_path)
-            faults.append(f"data{where}: {error.message}")
+        for fault in validator.iter_errors(data):
+            where = "".join(f"/{part}" for part in fault.instance_path)
+            faults.append(f"data{where}: {fault.message}")
             if len(faults) == _FAULTS_MAX:
                 break
         return faults

@@ -78,7 +78,7 @@ class Ran:
 class Worker:
     """One topic's slots."""
 
-    def __init__(  # noqa: PLR0913  # what the stage works with
+    def __init__(  # noqa: PLR0913, PLR0917  # what the stage works with
         self,
         engine: Engine,
         topic: Topic,
@@ -180,9 +180,7 @@ class Worker:
                 ran = 0
                 continue
             began = loop.time()
-            count = await (
-                self._run_batch(number, batch) if batch else self._run_some(number)
-            )
+            count = await (self._run_batch(number, batch) if batch else self._run_some(number))
             took = (loop.time() - began) / count
             self._run_s = took if self._run_s == 0 else 0.8 * self._run_s + 0.2 * took
             ran += count
@@ -234,17 +232,25 @@ class Worker:
             return False
         if not lease.delivery.tally.crashes:
             return True
-        async with self._gate.alone():
-            self.running[number] = lease
-            try:
-                outcome = await self._runner.run(number, lease.delivery)
-            except BaseException:
-                self.settler.add(Ran(lease, None, self, started_at))
-                raise
-            finally:
-                del self.running[number]
-        self.settler.add(Ran(lease, outcome, self, started_at))
+        await self._run_alone(number, lease)
         return False
+
+    async def _run_alone(self, number: int, lease: Lease) -> None:
+        """Run what was there at a crash, nothing beside it, its start on record before."""
+        outcome: Outcome | None = None
+        started_at = self.clock.now_s()
+        self.running[number] = lease
+        try:
+            async with self._gate.alone():
+                started_at = self.clock.now_s()
+                (held,) = await self._engine.start([lease])
+                if held:
+                    outcome = await self._runner.run(number, lease.delivery)
+        except EngineUnavailable:
+            outcome = None  # given back: it runs when its start can be put on record
+        finally:
+            del self.running[number]
+            self.settler.add(Ran(lease, outcome, self, started_at))
 
     async def _run_batch(self, number: int, batch: Batch) -> int:
         """Gather a batch and run it; return how many were in it."""

@@ -40,7 +40,9 @@ def main() -> int:
         action="store_true",
         help="end when every sample event is accounted for, instead of serving until Ctrl-C",
     )
-    parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s, or a free one")
+    parser.add_argument(
+        "--port", type=int, default=PORT, help="default: %(default)s, or a free one"
+    )
     parser.add_argument("--seed", type=int, default=7, help="of the faults (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="eventflow-quickstart-") as folder:
@@ -84,7 +86,7 @@ async def _show(
         print(f"    curl {url}/v1/stats        # what you see below, any time\n", flush=True)
         await _send(session, events)
         stats = await _until_still(session, stop)
-        found = await _get(session, "/v1/deliveries?state=dead")
+        found = (await _get(session, "/v1/deliveries?state=dead"))["deliveries"]
         print(report.ledger(stats))
         print(f"\nDead, with the reason (kept until replayed or discarded):\n{report.dead(found)}")
         print(
@@ -128,8 +130,7 @@ async def _until_still(session: aiohttp.ClientSession, stop: asyncio.Event) -> d
 async def _get(session: aiohttp.ClientSession, path: str) -> Any:
     async with session.get(path) as answer:
         answer.raise_for_status()
-        body = await answer.json(content_type=None)
-    return body["items"] if isinstance(body, dict) and "items" in body else body
+        return await answer.json(content_type=None)
 
 
 def _is_free(port: int) -> bool:

@@ -46,10 +46,9 @@ def dead(items: list[dict[str, Any]]) -> str:
     """Return what is dead, a line each, with the reason."""
     lines = []
     for item in items:
-        attempts = item.get("history") or [{}]
-        last = attempts[-1]
-        why = last.get("error") or last.get("cause") or ""
-        why = why.splitlines()[0] if why else ""
-        type = item.get("type") or item.get("event", {}).get("type", "")
-        lines.append(f"  {item['topic']:<7} {type:<17} {item['reason']:<19} {why[:60]}".rstrip())
+        why = f"{item['cause'] or ''}: {item['error'] or ''}".strip(": ").splitlines()
+        shown = why[0][:70] if why else "no route takes it"
+        lines.append(
+            f"  {item['topic']:<7} {item['event']['type']:<17} {item['reason']:<19} {shown}"
+        )
     return "\n".join(lines)

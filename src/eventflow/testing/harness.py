@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 
 
-def virtual(
-    seed: int = 0, environ: Mapping[str, str] | None = None, **engine: Any
-) -> Surroundings:
+def virtual(seed: int = 0, environ: Mapping[str, str] | None = None, **engine: Any) -> Surroundings:
     """Return virtual time and seeded chance for a node.
 
     Args:
@@ -63,7 +61,7 @@ def virtual(
 
     return Surroundings(
         clock=VirtualClock(),
-        random_source=random.Random(seed),  # noqa: S311  # not for secrets
+        random_source=random.Random(seed),
         environ=environ or {},
         writer=InlineWriter,
         engine=opened,

@@ -291,8 +291,10 @@ class EmbeddedEngine:
         return leases
 
     async def _record_starts(self, entries: list[Entry], now: float) -> None:
-        self._fresh += entries
-        if now < self._cautious_until or any(entry.delivery.tally.crashes for entry in entries):
+        # What was there at a crash is on record only once it really runs: see `start`.
+        fresh = [entry for entry in entries if not entry.delivery.tally.crashes]
+        self._fresh += fresh
+        if fresh and now < self._cautious_until:
             try:
                 await self.committer.submit(Txn())
             except BaseException:  # also where whoever wanted the leases was cancelled
@@ -301,6 +303,12 @@ class EmbeddedEngine:
                 raise
         else:
             self.committer.kick()
+
+    async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
+        held = [lease.token for lease in leases if lease.token.lease is lease]
+        self._fresh += held
+        await self.committer.submit(Txn())
+        return [lease.token.lease is lease for lease in leases]
 
     def _take_back(self, entry: Entry) -> None:
         place = self.state.place(Queue(Kind.TOPIC, entry.delivery.topic))

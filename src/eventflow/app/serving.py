@@ -1,0 +1,162 @@
+"""A node with its HTTP door, from start to the last word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from eventflow.flow.watchdog import BlockDetector
+from eventflow.telemetry import names
+from eventflow.telemetry.logging import configure, log
+from eventflow.version import VERSION
+from eventflow.web.server import Server, make_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from eventflow.app.eventflow import EventFlow
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may hold the interpreter while another one wants it.
+
+Every return from SQLite into Python waits for that long at worst: with Python's own 5 ms the
+journal's thread falls to a tenth of its speed beside a busy event loop.
+"""
+WATCH_S = 0.5
+"""How often the engine is looked at for a fault."""
+EXIT_FAILED = 1
+
+
+async def serve(
+    flow: EventFlow,
+    *,
+    started: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+    signals: bool = True,
+) -> int:
+    """Run a node and its door until a signal, or until `stop` is set; return the exit status.
+
+    SIGTERM or Ctrl-C: the doors close, what runs may finish within `[server] drain`, the rest is
+    released. A second one releases at once.
+
+    Args:
+        flow: The node, not started.
+        started: Called with the door's URL once it is open.
+        stop: Ends it when set.
+        signals: Listen to SIGTERM and SIGINT.
+
+    Raises:
+        ConfigError: the settings can't be used.
+        JournalInUse: another process has the journal open.
+        JournalUnreadable: the journal is damaged, or of another version.
+        OSError: the address can't be listened on.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    stop = stop or asyncio.Event()
+    settings = flow.settings
+    for warning in settings.warnings:
+        log(names.SETTINGS_DOUBTFUL, warning=warning)
+    await flow.start()
+    watchdog = BlockDetector(flow.flow.tools.metrics)
+    for name, topic in flow.flow.topics.items():
+        if topic.handler is not None:
+            watchdog.watch(name, topic.handler)
+    server = Server(make_app(flow.door), settings.server.host, settings.server.port)
+    try:
+        await server.start()
+    except BaseException:
+        await flow.stop(0.0)
+        raise
+    watchdog.start()
+    with _listening(flow, stop) if signals else contextlib.nullcontext():
+        if started is not None:
+            started(server.url)
+        _say_started(flow, server.url)
+        failed = await _until_stopped(flow, stop)
+        released, unaccounted = await _stop(flow, server, watchdog)
+    log(names.NODE_STOPPED, released=released, unaccounted=unaccounted)
+    return EXIT_FAILED if failed else 0
+
+
+async def _stop(flow: EventFlow, server: Server, watchdog: BlockDetector) -> tuple[int, int]:
+    stages = flow.flow
+    stages.ingress.stopping = True  # the doors answer 503 from here on, and stay open to say so
+    drain_s = flow.settings.server.drain_s
+    log(names.NODE_STOPPING, running=stages.running, drain_s=drain_s)
+    census = stages.tools.engine.census
+    released = await stages.stop(drain_s)
+    unaccounted = (await census()).unaccounted
+    await server.stop()
+    watchdog.stop()
+    await flow.stop(0.0)
+    return released, unaccounted
+
+
+async def _until_stopped(flow: EventFlow, stop: asyncio.Event) -> bool:
+    """Wait for the end; return whether it is the engine's failure."""
+    engine = flow.flow.tools.engine
+    fault: str | None = None
+    while not stop.is_set():
+        now = getattr(engine, "fault", None)
+        if now != fault:
+            fault = now
+            if fault is None:
+                log(names.ENGINE_RESTORED)
+            else:
+                log(names.ENGINE_FAILED, error=fault)
+        if getattr(engine, "broken", False):
+            # What the file holds is known only by reading it again: a new process does that.
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_S):
+                await stop.wait()
+    return False
+
+
+@contextlib.contextmanager
+def _listening(flow: EventFlow, stop: asyncio.Event) -> Iterator[None]:
+    """Let the first signal stop the node, the second release what still runs at once."""
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        if stop.is_set():
+            flow.flow.hurry.set()
+        stop.set()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, told)
+    try:
+        yield
+    finally:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(each)
+
+
+def _say_started(flow: EventFlow, url: str) -> None:
+    settings = flow.settings
+    durability = flow.door.durability
+    log(
+        names.NODE_STARTED,
+        version=VERSION,
+        address=url,
+        engine=settings.engine.url,
+        durability=durability,
+        topics=len(settings.topics),
+    )
+    if durability != "fsync":
+        log(names.DURABILITY_LOWERED, durability=durability)
+
+
+def run(flow: EventFlow, *, started: Callable[[str], None] | None = None) -> int:
+    """Serve in an event loop of its own, uvloop where there is one; return the exit status."""
+    settings = flow.settings
+    configure(settings.log.format, level=settings.log.level)
+    try:
+        import uvloop  # noqa: PLC0415  # not on Windows
+    except ImportError:
+        return asyncio.run(serve(flow, started=started))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(flow, started=started))

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-
 from tests.crash.kill_app import CONCURRENCY
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@
     topic       what a topic is, how fast it goes, whether it may go
     worker      run the topic's handler, as many at once as it may
     handlers    what a handler is
-    slots       how one is run, with its timeout; executors: in a thread, in a process
+    slots       how one is run, with its timeout
+    executors   where one is run that must not be in the loop: a thread, a process
     failures    what an exception means
     gate        lets a delivery that was there at a crash run alone
     schemas     JSON Schemas that data must fit

@@ -28,6 +28,7 @@ CREATE TABLE kept (
     cause TEXT NOT NULL,           -- of the last attempt; '' without one
     fingerprint TEXT NOT NULL,     -- of the last attempt; '' without one
     type TEXT NOT NULL,
+    event_key INTEGER NOT NULL,    -- the first 8 bytes of the event's key
     wake_at_us INTEGER,            -- parked: when it is due or expires, whichever comes first
     since_us INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL,
@@ -36,6 +37,7 @@ CREATE TABLE kept (
     CHECK ((state = 'parked') = (wake_at_us IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX kept_id ON kept (id);
+CREATE INDEX kept_event ON kept (event_key);
 CREATE INDEX kept_due ON kept (topic, wake_at_us, id) WHERE state = 'parked';
 -- The listing, with what most filters ask for; then groups, and sums for the ledger.
 CREATE INDEX kept_listed ON kept (state, since_us, number, topic, reason, type);

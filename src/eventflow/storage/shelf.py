@@ -13,6 +13,8 @@ import msgspec
 
 from eventflow.delivery import Attempt
 from eventflow.errors import UnknownName
+from eventflow.event import from_parts
+from eventflow.policy.glob import Glob
 from eventflow.storage import bulk, rows
 from eventflow.storage.protocol import Filter, Group, Kept, Page
 
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
 
     import apsw
 
+    from eventflow.event import Event
+
 _COLUMNS = (
     *("id", "ref", "topic", "hop", "state", "reason", "cause", "fingerprint"),
-    *("type", "wake_at_us", "since_us", "size_bytes", "search"),
+    *("type", "event_key", "wake_at_us", "since_us", "size_bytes", "search"),
 )
 _KEEP = f"""
 INSERT INTO kept ({", ".join(_COLUMNS)}, body)
@@ -56,6 +60,10 @@ _BY_REF = """
 SELECT json_group_array(json_array(number, size)) FROM (
     SELECT number, length(body) AS size FROM kept INDEXED BY kept_id
     WHERE id > ?1 || '.' AND id < ?1 || '/' AND ref = ?1 ORDER BY id)
+"""
+_BY_EVENT = """
+SELECT json_group_array(json_array(number, length(body)))
+FROM kept INDEXED BY kept_event WHERE event_key = ?
 """
 _READ = """
 SELECT json_group_array(json_array(k.number, k.id, k.state, k.since_us, k.size_bytes,
@@ -126,9 +134,7 @@ class Shelf:
         """
         ids = bulk.json_text([bulk.storable(id) for id, _ in pairs])
         held = self._json(_HOPS, (ids,))
-        existed = [
-            id in held and held[id] <= hop and held.pop(id) is not None for id, hop in pairs
-        ]
+        existed = [id in held and held[id] <= hop and held.pop(id) is not None for id, hop in pairs]
         gone = [id for (id, _), did in zip(pairs, existed, strict=True) if did]
         if gone:
             self._connection.execute(_FORGET, (bulk.json_text(gone),))
@@ -173,6 +179,13 @@ class Shelf:
         """Return what is held of an event, by topic."""
         return self._fetch(self._json(_BY_REF, (bulk.storable(ref),)))
 
+    def find_event(self, source: str, id: str) -> list[Kept]:
+        """Return what is held of the events with this source and id, of whichever ref."""
+        source, id = bulk.storable(source), bulk.storable(id)
+        key = _event_key(from_parts(id, source, ""))
+        found = self._fetch(self._json(_BY_EVENT, (key,)))
+        return [k for k in found if (k.delivery.event.source, k.delivery.event.id) == (source, id)]
+
     def page(self, which: Filter, after: str | None = None, limit: int = 100) -> Page:
         """Return a page of the deliveries that match, newest first.
 
@@ -190,8 +203,8 @@ class Shelf:
         more = len(found) > limit
         return Page(tuple(items), "{:x}-{:x}".format(*found[limit - 1]) if more else None)
 
-    def ids_matching(self, which: Filter, limit: int) -> list[str]:
-        """Return the ids of deliveries that match, at most `limit`, the longest kept first."""
+    def ids_matching(self, which: Filter, limit: int | None = None) -> list[str]:
+        """Return the ids of deliveries that match, the longest kept first; None: all of them."""
         return [id for _, _, id, _ in self._pick(which, limit, newest_first=False)]
 
     def count(self, which: Filter) -> int:
@@ -236,13 +249,18 @@ class Shelf:
         return [held[number] for number, _ in pairs]
 
     def _pick(
-        self, which: Filter, limit: int, *, after: str | None = None, newest_first: bool = True
+        self,
+        which: Filter,
+        limit: int | None,
+        *,
+        after: str | None = None,
+        newest_first: bool = True,
     ) -> list[Any]:
         """Return since, row number, id and bytes of body of those that match, in order."""
         order = "DESC" if newest_first else "ASC"
         found: list[Any] = []
         for where, values in self._wheres(which):
-            bound = values | {"limit": limit}
+            bound = values | {"limit": -1 if limit is None else limit}
             if after is not None:
                 bound["since_us"], bound["number"] = _position(after)
             sql = _PICK.format(
@@ -283,8 +301,8 @@ class Shelf:
         if "*" not in pattern:
             return [pattern]
         held = self._json(_TYPES, (_glob(pattern),))
-        means = _regex(pattern)
-        return [type for type in held if means.fullmatch(type)]
+        means = Glob(pattern)
+        return [type for type in held if means.matches(type)]
 
     def _one(self, sql: str, values: Any) -> Any:
         return self._connection.execute(sql, values).fetchone()
@@ -310,11 +328,17 @@ def _columns(kept: Kept) -> tuple[Any, ...]:
         last.cause,
         last.fingerprint,
         event.type,
+        _event_key(event),
         _wake_at_us(kept) if kept.state == "parked" else None,
         rows.micros(kept.since),
         kept.size_bytes,
         _SEPARATOR.join((event.id, event.source, event.subject or "", last.error)).casefold(),
     )
+
+
+def _event_key(event: Event) -> int:
+    """Return half the event's key as SQLite's integer: few share it, and it is a small index."""
+    return int.from_bytes(event.key_bytes[:8], "big", signed=True)
 
 
 def _wake_at_us(kept: Kept) -> int:
@@ -361,13 +385,3 @@ def _position(cursor: str) -> tuple[int, int]:
 def _glob(pattern: str) -> str:
     """Return what SQLite's GLOB takes, which finds at least all that the pattern means."""
     return re.sub(r"[\[?]", r"[\g<0>]", pattern)
-
-
-def _regex(pattern: str) -> re.Pattern[str]:
-    """Return what a pattern means: `*` within one dot-segment, `**` across."""
-    parts = re.split(r"(\*+)", pattern)
-    stars = {"": "", "*": "[^.]*"}
-    return re.compile(
-        "".join(re.escape(p) if i % 2 == 0 else stars.get(p, ".*") for i, p in enumerate(parts)),
-        re.DOTALL,
-    )

@@ -130,6 +130,7 @@ async def until_killable(
 
 
 async def until_still(session: aiohttp.ClientSession, node: Node) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
     for _ in range(1200):
         shown = await stats(session, node.url)
         moving = ("queued", "running", "retrying", "parked")

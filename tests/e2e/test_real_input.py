@@ -132,9 +132,10 @@ async def story(folder: Path, seed: int) -> tuple[dict[str, Any], Endpoints, set
 
 
 async def until_still(session: aiohttp.ClientSession) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
     for _ in range(900):
         async with session.get("/v1/stats") as answer:
-            shown: dict[str, Any] = await answer.json()
+            shown = await answer.json()
         moving = ("queued", "running", "retrying", "parked")
         if not any(topic[state] for topic in shown["topics"].values() for state in moving):
             return shown

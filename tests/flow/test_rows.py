@@ -59,6 +59,8 @@ def test_every_row_is_taken_and_counted(seed: int) -> None:
                     raise RetryLater(3600, count=False)
                 case "permanent":
                     raise Permanent("no use")
+                case _:
+                    return
 
         @flow.topic(
             "small",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from eventflow.app import views
 from eventflow.clock import rfc3339
+from eventflow.config import Share
+from eventflow.config.units import format_share
 from eventflow.delivery import COMMON
 from eventflow.engine.protocol import Kind, Queue
 from eventflow.errors import UnknownName
@@ -298,4 +300,4 @@ def _plain(settings: Any) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | None) else str(value)
+    return format_share(value) if isinstance(value, Share) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -47,7 +48,7 @@ class Surroundings:
     ) -> None:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.random = random.Random() if random_source is None else random_source  # noqa: S311  # jitter
-        self.environ = environment() if environ is None else environ
+        self.variables = environment() if environ is None else environ
         self.writer = writer
         self.engine = engine
         """Opens the engine: called as `build.engine_of` is."""
@@ -138,7 +139,7 @@ class EventFlow:
             path = None if self._config is None else Path(str(self._config))
             self._settings = load(
                 path,
-                environ=self._around.environ,
+                environ=self._around.variables,
                 overrides=self._overrides,
                 declared=self._declared,
             )
@@ -274,7 +275,18 @@ class EventFlow:
         await self.flow.drain()
 
     def run(self) -> None:
-        """Serve until SIGTERM or Ctrl-C: the node and its HTTP door."""
+        """Serve until SIGTERM or Ctrl-C: the node and its HTTP door. For the end of a script.
+
+        Raises:
+            SystemExit: it could not be started (2: the settings can't be used) or has failed (1);
+                the reason is on stderr.
+        """
         from eventflow.app.serving import run  # noqa: PLC0415  # needs this class
 
-        run(self)
+        try:
+            status = run(self)
+        except EventFlowError as error:
+            sys.stderr.write(f"eventflow: {error}\n")
+            status = 2 if isinstance(error, ConfigError) else 1
+        if status:
+            raise SystemExit(status)

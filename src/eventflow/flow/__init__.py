@@ -14,6 +14,7 @@
     retry_lane  what is due goes back to its topic, or on to storage
     recovery    what is parked comes back when its topic has room
     ledger      counts, rates and the history of what was settled
+    audit       seals the trail: the ends of its chains go to the log
     watchdog    names a handler that blocks the loop
     node        all of them together: start, drain, stop
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from eventflow.delivery import COMMON
 from eventflow.engine.protocol import Plan, TopicPlan
 from eventflow.errors import EngineUnavailable, UnknownName
+from eventflow.flow.audit import seal
 from eventflow.flow.gate import Gate
 from eventflow.flow.ingress import Ingress, Rules
 from eventflow.flow.ledger import Ledger
@@ -47,9 +48,9 @@ class Shape:
     """What a node is configured to be, beside its topics and routes."""
 
     plan: Plan
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     history_max: int = 100_000
-    common: TopicPolicy = TopicPolicy()
+    common: TopicPolicy = field(default_factory=TopicPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,12 @@ class Flow:
         self.tools = tools
         self.shape = shape
         common = Topic(
-            COMMON, shape.common, None, capacity=shape.plan.topics[COMMON].capacity, concurrency=0
+            COMMON,
+            shape.common,
+            None,
+            concurrency=0,
+            capacity=shape.plan.topics[COMMON].capacity,
+            lane_capacity=0,
         )
         self.topics: dict[str, Topic] = {COMMON: common, **{topic.name: topic for topic in topics}}
         self.ledger = Ledger(tools.metrics, tools.clock, shape.history_max)
@@ -126,6 +132,7 @@ class Flow:
         self._leasing.append(self._supervise("router", COMMON, self.router.run))
         self._settlers.append(self._supervise("router", COMMON, self.router.settler.run))
         self._settlers.append(self._supervise("leases", COMMON, self._extend))
+        self._settlers.append(self._supervise("audit", COMMON, partial(seal, self.tools.storage)))
 
     async def _keep_orphan(self, name: str) -> None:
         census = await self.tools.engine.census()
@@ -196,8 +203,8 @@ class Flow:
 
     async def drain(self) -> None:
         """Wait until common and the topics are empty. What is retrying or parked waits on."""
-        while self._occupied():
-            await asyncio.sleep(_POLL_S)  # noqa: ASYNC110  # asks the engine: no one event says it
+        while self._occupied():  # noqa: ASYNC110  # asks the engine: no one event says it
+            await asyncio.sleep(_POLL_S)
 
     def _occupied(self) -> int:
         depths = [
@@ -224,8 +231,8 @@ class Flow:
             worker.release_fetched()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
-                while self.running and not self.hurry.is_set():
-                    await asyncio.sleep(_POLL_S)  # noqa: ASYNC110  # ends with any of several
+                while self.running and not self.hurry.is_set():  # noqa: ASYNC110  # either of two
+                    await asyncio.sleep(_POLL_S)
         released = self.running
         await _cancel(self._slots)
         with contextlib.suppress(TimeoutError):

@@ -170,6 +170,13 @@ class Storage(Protocol):
         """Hold every audit chain against its hashes."""
         ...
 
+    async def seal(self) -> Sequence[str]:
+        """Return the ends of the audit chains that have grown since the last call, as text.
+
+        Noted elsewhere they show later whether a tail was cut off or a chain computed anew.
+        """
+        ...
+
     async def override(self, topic: str, values: Mapping[str, Any] | None, by: Actor) -> None:
         """Keep settings made at run time for `topic`; None forgets them. Audited."""
         ...

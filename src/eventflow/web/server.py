@@ -1,0 +1,188 @@
+"""Serves the door over HTTP, in the event loop that the node runs in.
+
+uvicorn does the talking, with httptools. It gets neither the signals (they are the node's, which
+closes its doors, drains and only then stops serving) nor the logging, nor a word in who the
+sender is: headers of proxies are not believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from eventflow.errors import ConfigError
+from eventflow.web.asgi import make_app
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+__all__ = ["Address", "Server", "make_app"]
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""How long a connection may be idle: longer than the 60 s at which balancers reuse theirs."""
+
+MAX_HEADER_BYTES = 64 * 1024
+"""Request line and headers together. uvicorn has no bound of its own with httptools."""
+
+STOP_S = 5.0
+"""Seconds that running requests get to finish: nothing they wait for takes longer by then."""
+
+_NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
+
+class Address(NamedTuple):
+    """Where the door is."""
+
+    host: str
+    port: int
+    """The real one, also where 0 was asked for."""
+
+    @property
+    def url(self) -> str:
+        """As clients write it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+class Server:
+    """An HTTP server for one application.
+
+    Args:
+        app: The application.
+        host: Name or address to listen on; of a name, every address that this machine has.
+        port: Port to listen on; 0 takes a free one.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            loop="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        self._server = uvicorn.Server(self._config)
+        self._ticking: asyncio.Task[None] | None = None
+        self._address: Address | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the door is, once started."""
+        address = self._address or Address(self._host, self._port)
+        return address.url
+
+    async def start(self) -> Address:
+        """Listen, and return where.
+
+        Raises:
+            ConfigError: the address can't be listened on; nothing was started.
+        """
+        sockets = await _listen(self._host, self._port)
+        # `uvicorn.Server.serve` would take the signals, so its three steps are taken here.
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        await self._server.startup(sockets=sockets)
+        self._ticking = asyncio.create_task(self._server.main_loop(), name="http-server")
+        self._address = Address(self._host, sockets[0].getsockname()[1])
+        return self._address
+
+    async def stop(self, within_s: float = STOP_S) -> None:
+        """Stop listening, let running requests finish within so many seconds, close.
+
+        What has not been answered by then is answered with 503. Stopping twice does nothing.
+        """
+        ticking, self._ticking = self._ticking, None
+        if ticking is None:
+            return
+        self._server.should_exit = True
+        await ticking
+        # uvicorn's type says whole seconds; it hands them to asyncio, which takes any.
+        self._config.timeout_graceful_shutdown = within_s  # type: ignore[assignment]
+        await self._server.shutdown()
+
+
+async def _listen(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for each address of `host`, all on the same port."""
+    loop = asyncio.get_running_loop()
+    sockets: list[socket.socket] = []
+    failed: OSError | None = None
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                sockets.append(_bound(family, (address[0], port, *address[2:])))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                failed = error  # a name may have addresses of a kind that this machine has not
+            else:
+                port = sockets[-1].getsockname()[1]
+    except OSError as error:
+        failed = error
+        while sockets:
+            sockets.pop().close()
+    if not sockets and failed is not None:
+        raise _unusable(host, port, failed) from failed
+    return sockets
+
+
+def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(address)
+        one.listen(BACKLOG)
+        one.setblocking(False)  # noqa: FBT003  # the standard library's own
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _unusable(host: str, port: int, error: OSError) -> ConfigError:
+    what = f"[server] host and port: can't listen on {host}:{port}: {error.strerror or error}"
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError([f"{what}. Stop what holds it, or choose another port; 0 takes any."])
+    return ConfigError([f"{what}. Expected an address of this machine and a port it may use."])
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, with a bound on what comes before the body."""
+
+    _header_bytes = 0
+
+    def on_message_begin(self) -> None:
+        self._header_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._bound(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._bound(len(name) + len(value))
+        super().on_header(name, value)
+
+    def _bound(self, more: int) -> None:
+        self._header_bytes += more
+        if self._header_bytes > MAX_HEADER_BYTES:
+            # httptools makes a parser error of it, and uvicorn a 400 that ends the connection.
+            raise ValueError(f"expected at most {MAX_HEADER_BYTES} bytes of headers")

@@ -2,18 +2,21 @@
 
 Rows leave the journal from the front only. A delivery that waits long pins the row that told of
 it, and with it all later ones. Once the journal has grown past a bound, deliveries anchored in
-its older half are stated anew, a few with each commit, and the old rows go.
+its older half are stated anew, a few with each commit, and the old rows go. The bound doubles
+what such a pass leaves, so a journal of long states is not written over and over.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from eventflow.engine.embedded.queues import Anchor
-from eventflow.engine.embedded.records import Stated, state_of
+from eventflow.engine.embedded.records import stated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from eventflow.engine.embedded.committer import Committer, Txn
     from eventflow.engine.embedded.queues import Entry
@@ -37,21 +40,27 @@ class Cleaner:
         self.committer = committer
         self._pass: Iterator[Entry] | None = None
         self._cut = 0
+        self._left_bytes = 0
+        """What the last pass left."""
 
-    def ride(self, txn: Txn) -> None:
-        """Add what is to be told again to a transaction, if the journal has grown too much."""
+    def ride(self, txn: Txn) -> Callable[[Anchor], None] | None:
+        """Add what is to be told again to a transaction, if the journal has grown too much.
+
+        Returns what to do with the commit's row when it is durable.
+        """
         if self._pass is None:
             self._begin()
         if self._pass is not None:
             chosen = self._choose(self._pass)
             if chosen:
-                self._restate(chosen, txn)
+                return self._restate(chosen, txn)
+        return None
 
     def _begin(self) -> None:
         rows = self.committer.rows
         live = sum(queue.depth for queue in self.state.topics.values())
         live += sum(lane.depth for lane in self.state.lanes.values())
-        limit = max(JOURNAL_LIMIT_BYTES, 2 * BYTES_A_LIVE_ENTRY * live)
+        limit = max(JOURNAL_LIMIT_BYTES, 2 * BYTES_A_LIVE_ENTRY * live, 2 * self._left_bytes)
         if self.committer.journal_bytes > limit and len(rows) > 1:
             self._cut = rows[len(rows) // 2].number
             self._pass = iter(list(self.state.entries()))
@@ -64,42 +73,27 @@ class Cleaner:
                 if len(chosen) == BATCH:
                     return chosen
         self._pass = None
+        rows = self.committer.rows
+        self._left_bytes = sum(row.size_bytes for row in rows if row.number > self._cut)
         return chosen
 
-    def _restate(self, chosen: list[Entry], txn: Txn) -> None:
+    def _restate(self, chosen: list[Entry], txn: Txn) -> Callable[[Anchor], None]:
         moved = [entry for entry in chosen if entry.body.live * _SPARSE < entry.body.total]
         first = self.committer.take_numbers(len(moved)) if moved else 0
         if moved:
             txn.change.bodies.append((first, [entry.delivery.event for entry in moved]))
         numbers = {id(entry): first + offset for offset, entry in enumerate(moved)}
         for entry in chosen:
-            txn.change.records.append(
-                Stated(
-                    entry.number,
-                    numbers.get(id(entry), entry.event_number),
-                    entry.number,
-                    entry.in_lane,
-                    entry.started,
-                    state_of(entry.delivery),
-                )
-            )
+            told = stated(entry)
+            if id(entry) in numbers:
+                told = msgspec.structs.replace(told, event_number=numbers[id(entry)])
+            txn.change.records.append(told)
 
-        def apply(_: Txn, row: Anchor) -> None:
-            body = Anchor(first)
-            body.total = len(moved)
+        def apply(row: Anchor) -> None:
+            body = Anchor(first, total=len(moved))
             for entry in chosen:
-                if not entry.live:
-                    continue
-                entry.row.live -= 1
-                entry.row = row
-                row.live += 1
-                if id(entry) in numbers:
-                    self._rebase(entry, numbers[id(entry)], body)
+                entry.anchor_in(row)
+                if entry.live and id(entry) in numbers:
+                    self.state.rebase(entry, numbers[id(entry)], body)
 
-        txn.apply = apply
-
-    def _rebase(self, entry: Entry, event_number: int, body: Anchor) -> None:
-        body.live += 1
-        self.state.unpin(entry.body)
-        entry.body = body
-        entry.event_number = event_number
+        return apply

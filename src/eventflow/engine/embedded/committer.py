@@ -8,8 +8,9 @@ they were given.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
@@ -20,8 +21,10 @@ from eventflow.errors import EngineUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eventflow.engine.embedded.journal import Journal
+    from eventflow.engine.embedded.journal import Desk, Journal
     from eventflow.engine.embedded.writer import Writer
+
+T = TypeVar("T")
 
 
 class Txn:
@@ -99,27 +102,45 @@ class Committer:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._go)
 
-    async def work(self, call: Callable[..., Any]) -> Any:
-        """Run a function inside a commit and return what it returned, or raise what it raised."""
-        txn = Txn()
+    async def work(self, call: Callable[[Desk], T], landed: Callable[[], None] | None = None) -> T:
+        """Run a function inside a commit and return what it returned, or raise what it raised.
+
+        Args:
+            call: Run by the writer.
+            landed: Called on the loop when what `call` did is durable, whoever still waits.
+        """
         work = Work(call)
+
+        def apply(_: Txn, row: Anchor) -> None:
+            del row
+            if landed is not None and work.error is None:
+                landed()
+
+        txn = Txn(apply)
         txn.work.append(work)
         await self.submit(txn)
         if work.error is not None:
             raise work.error
-        return work.result
+        result: T = work.result
+        return result
 
     async def idle(self) -> None:
-        """Wait until everything given so far is durable."""
-        while self._busy or self._waiting:
-            await self.submit(Txn())
+        """Wait until everything given so far is durable, or has failed."""
+        while (self._busy or self._waiting) and not self.broken:
+            with contextlib.suppress(EngineUnavailable):
+                await self.submit(Txn())
+
+    def shut(self, why: str) -> None:
+        """Take nothing any more."""
+        self.fault = self.fault or why
+        self.broken = True
 
     def _go(self) -> None:
         batch, self._waiting = self._waiting, []
         if self.before_commit is not None:
             rider = Txn()
             self.before_commit(rider)
-            if rider.change.records:
+            if rider.change.records or rider.change.audit:
                 batch.append(rider)
         if self.broken or not batch:
             self._busy = False
@@ -164,15 +185,18 @@ class Committer:
         batch, self._batch = self._batch, []
         self._busy = False
         if error is None:
-            self.fault = None
             self._row.size_bytes = size
             if size:
+                self.fault = None  # an empty commit writes nothing, so it proves nothing
                 self.rows.append(self._row)
                 self.journal_bytes += size
             self._apply(batch)
         else:
             self.dead_bodies += self._dropping
             self._note(error)
+            # What waits may stand on what has just failed: the answer to a duplicate does.
+            batch += self._waiting
+            self._waiting = []
             self._fail(batch, EngineUnavailable(self.fault or str(error)))
         if self._waiting:
             self.kick()

@@ -9,6 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+class _Batch:
+    """Keys that were accepted together, and how many of them are forgotten."""
+
+    __slots__ = ("at", "gone", "keys", "refs")
+
+    def __init__(self, at: float, keys: Sequence[bytes], refs: Sequence[str]) -> None:
+        self.at = at
+        self.keys = keys
+        self.refs = refs
+        self.gone = 0
+
+
 class Dedup:
     """Remembers event keys for a time, and no more than so many."""
 
@@ -16,7 +28,7 @@ class Dedup:
         self.window_s = window_s
         self.limit = limit
         self._refs: dict[bytes, str] = {}
-        self._batches: deque[tuple[float, Sequence[bytes], Sequence[str]]] = deque()
+        self._batches: deque[_Batch] = deque()
 
     def __len__(self) -> int:
         return len(self._refs)
@@ -28,7 +40,7 @@ class Dedup:
     def remember(self, keys: Sequence[bytes], refs: Sequence[str], now: float) -> None:
         """Remember a batch accepted at `now`, and let go of what is too old or too much."""
         self._refs.update(zip(keys, refs, strict=True))
-        self._batches.append((now, keys, refs))
+        self._batches.append(_Batch(now, keys, refs))
         self.prune(now)
 
     def forget(self, keys: Sequence[bytes]) -> None:
@@ -39,15 +51,29 @@ class Dedup:
     def prune(self, now: float) -> None:
         """Let go of what is older than the window, and of the oldest beyond the limit."""
         oldest = now - self.window_s
-        while self._batches and (self._batches[0][0] <= oldest or len(self._refs) > self.limit):
-            _, keys, refs = self._batches.popleft()
-            for key, ref in zip(keys, refs, strict=True):
-                # A key taken back and accepted again belongs to a later batch.
-                if self._refs.get(key) == ref:
-                    del self._refs[key]
+        while self._batches:
+            batch = self._batches[0]
+            excess = len(self._refs) - self.limit
+            if batch.at <= oldest:
+                excess = len(batch.keys)
+            elif excess <= 0:
+                return
+            self._let_go(batch, excess)
+            if batch.gone == len(batch.keys):
+                self._batches.popleft()
+
+    def _let_go(self, batch: _Batch, count: int) -> None:
+        """Forget up to `count` more keys of a batch, the first ones first."""
+        known = self._refs
+        stop = min(batch.gone + count, len(batch.keys))
+        for at in range(batch.gone, stop):
+            # A key taken back and accepted again belongs to a later batch.
+            if known.get(batch.keys[at]) == batch.refs[at]:
+                del known[batch.keys[at]]
+        batch.gone = stop
 
     def window_in_effect_s(self, now: float) -> float:
         """How far back it remembers: the window, or less where the limit cut it short."""
         if len(self._refs) < self.limit or not self._batches:
             return self.window_s
-        return min(self.window_s, now - self._batches[0][0])
+        return min(self.window_s, now - self._batches[0].at)

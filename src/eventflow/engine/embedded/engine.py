@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import uuid
 from math import inf
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from eventflow.delivery import COMMON, Attempt, Dead, Delivery, Reason, Row, Tally
+from eventflow.delivery import COMMON, Delivery
 from eventflow.engine.embedded.cleaning import Cleaner
 from eventflow.engine.embedded.committer import Committer, Txn
-from eventflow.engine.embedded.journal import ALREADY, Change, Journal, StorageUnit
+from eventflow.engine.embedded.journal import Journal
+from eventflow.engine.embedded.placement import Placement
 from eventflow.engine.embedded.queues import Anchor, BoundedQueue, Entry, Lane
-from eventflow.engine.embedded.records import Accepted, Started, Stated, state_of
+from eventflow.engine.embedded.records import Accepted
 from eventflow.engine.embedded.replay import Replay
-from eventflow.engine.embedded.settlement import LOST, Settlement, audit_row, wake
-from eventflow.engine.embedded.state import State
+from eventflow.engine.embedded.riders import Riders
+from eventflow.engine.embedded.settlement import LOST, Settlement, wake
+from eventflow.engine.embedded.state import OVERHEAD_BYTES, State
 from eventflow.engine.embedded.storage import EmbeddedStorage
 from eventflow.engine.embedded.writer import ThreadWriter, Writer
 from eventflow.engine.protocol import (
@@ -40,7 +44,6 @@ from eventflow.engine.refs import first_ref, refs_from
 from eventflow.errors import EngineUnavailable, QueueFull
 from eventflow.policy.admission import room
 from eventflow.policy.priority import frame
-from eventflow.storage.rows import kept_of
 from eventflow.storage.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -57,6 +60,16 @@ CAUTIOUS_S = 60.0
 Starts are recorded with the next commit, so a handler that kills its process at once could do so
 again and again without its start ever being on record. After a crash it can't.
 """
+
+
+class Batch(NamedTuple):
+    """Events to be accepted together."""
+
+    events: list[Event]
+    keys: list[bytes]
+    refs: list[str]
+    size_bytes: int
+    now: float
 
 
 class EmbeddedEngine:
@@ -81,13 +94,12 @@ class EmbeddedEngine:
         self._read_back(contents.ledger, contents.kept)
         self._draw_bits = draw_bits
         self._frame = frame(self.state.plan.weights)
-        self._fresh: list[Entry] = []
-        """Leased since the last commit: their starts ride in the next."""
+        self._riders = Riders(self.committer)
         self._cautious_until = clock.now_s() + CAUTIOUS_S if self.unclean else -inf
         self._cleaner = Cleaner(self.state, self.committer)
         self.committer.before_commit = self._ride
         self.storage = EmbeddedStorage(self.state, self.committer, clock)
-        self._closing = False
+        self._closing: asyncio.Future[None] | None = None
 
     def _read_back(
         self,
@@ -111,9 +123,9 @@ class EmbeddedEngine:
     async def recover_crashed(self) -> int:
         """Count a crash for each delivery that was running when the last process died."""
         crashed = [entry for entry in self.state.entries() if entry.started]
-        txn = self._crash_txn(crashed)
-        if txn is not None:
-            await self.committer.submit(txn)
+        if crashed:
+            self._riders.crashes(crashed, self.clock.now_s())
+            await self.committer.submit(Txn())
         return len(crashed)
 
     # Engine ------------------------------------------------------------------
@@ -136,22 +148,18 @@ class EmbeddedEngine:
         for name, topic in plan.topics.items():
             self.state.topic(name).capacity = topic.capacity
             self.state.lanes[name].capacity = topic.lane_capacity
-        orphans = []
-        for name in self.state.topics:
-            if name not in plan.topics and _live(self.state.counts(name)):
-                orphans.append(name)
-        return Applied(tuple(sorted(orphans)))
+        gone = self.state.topics.keys() - plan.topics.keys()
+        return Applied(tuple(sorted(name for name in gone if _live(self.state.counts(name)))))
 
     async def accept(self, events: Sequence[Event]) -> Sequence[Receipt]:
-        if self._closing:
-            raise EngineUnavailable("it is closing")
+        self._check_open()
         now = self.clock.now_s()
         fresh, keys, receipts = self._without_duplicates(events)
         txn = Txn()
         if fresh:
-            self._check_room(fresh)
+            size = self._check_room(fresh)
             refs = refs_from(first_ref(now, self._draw_bits), len(fresh))
-            self._plan_accept(txn, fresh, keys, refs, now)
+            self._plan_accept(txn, Batch(fresh, keys, refs, size, now))
             following = iter(refs)
             seen: dict[bytes, str] = dict(zip(keys, refs, strict=True))
             for index, receipt in enumerate(receipts):
@@ -187,31 +195,32 @@ class EmbeddedEngine:
                 receipts.append(None)
         return fresh, keys, receipts
 
-    def _check_room(self, events: list[Event]) -> None:
+    def _check_room(self, events: list[Event]) -> int:
+        """Return the bytes these events take, having found that all fit."""
         common = self.state.common
+        count = len(events)
         urgent = sum(1 for event in events if event.extensions is not None and event.rank < 2)
-        # The urgent ones may use the last tenth, the others may not; all must fit.
+        # All must fit, and those that are not urgent without the last tenth.
         depth = common.depth
-        ordinary = len(events) - urgent
         if (
-            room(depth, common.capacity, 0, urgent) < urgent
-            or room(depth + urgent, common.capacity, 2, ordinary) < ordinary
+            room(depth, common.capacity, 0, count) < count
+            or room(depth, common.capacity, 2, count - urgent) < count - urgent
         ):
             raise QueueFull(COMMON, common.capacity, retry_after_s=1.0)
-        size = sum(200 if event.body is None else 200 + len(event.body) for event in events)
+        size = OVERHEAD_BYTES * count
+        size += sum(len(event.body) for event in events if event.body is not None)
         limit = self.state.plan.memory_limit_bytes
         if self.state.memory_bytes + self.state.memory_reserved + size > limit:
             raise QueueFull(
                 COMMON, common.capacity, 1.0, f"[engine] memory_limit of {limit} bytes is reached"
             )
+        return size
 
-    def _plan_accept(
-        self, txn: Txn, events: list[Event], keys: list[bytes], refs: list[str], now: float
-    ) -> None:
+    def _plan_accept(self, txn: Txn, batch: Batch) -> None:
         state = self.state
+        events, keys, refs, size, now = batch
         count = len(events)
         first = self.committer.take_numbers(count)
-        size = sum(200 if event.body is None else 200 + len(event.body) for event in events)
         txn.change.bodies.append((first, events))
         txn.change.records.append(Accepted(first, refs[0], count, now))
         txn.change.count(COMMON, created=count)
@@ -223,8 +232,7 @@ class EmbeddedEngine:
             state.common.reserved -= count
             state.memory_reserved -= size
             state.tallies[COMMON].created += count
-            body = Anchor(first, size)
-            body.total = count
+            body = Anchor(first, size, count)
             number = first
             for event, ref in zip(events, refs, strict=True):
                 delivery = Delivery(event, ref, COMMON, now, 0, now)
@@ -240,10 +248,11 @@ class EmbeddedEngine:
         txn.apply, txn.undo = apply, undo
 
     async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Sequence[Lease]:
+        self._check_open()
         place = self.state.place(queue)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
-        while True:
+        while self._closing is None:
             now = self.clock.now_s()
             if now >= place.next_expiry:
                 self._expire(place, now)
@@ -254,10 +263,11 @@ class EmbeddedEngine:
             if entries:
                 return await self._grant(place, entries, now)
             left = deadline - loop.time()
-            if left <= 0 or self._closing:
-                return []
+            if left <= 0:
+                break
             until = min(place.next_expiry, place.next_due if isinstance(place, Lane) else inf)
             await self._something(place, min(left, max(0.0, until - now)))
+        return []
 
     async def _something(self, place: BoundedQueue | Lane, wait_s: float) -> None:
         """Wait until something may have come, or `wait_s` seconds are over."""
@@ -287,44 +297,53 @@ class EmbeddedEngine:
             leases.append(lease)
         place.next_expiry = min(place.next_expiry, until)
         if queue.kind is Kind.TOPIC and queue.topic != COMMON:
-            await self._record_starts(entries, now)
+            await self._record_starts(leases, now)
         return leases
 
-    async def _record_starts(self, entries: list[Entry], now: float) -> None:
+    async def _record_starts(self, leases: list[Lease], now: float) -> None:
         # What was there at a crash is on record only once it really runs: see `start`.
-        fresh = [entry for entry in entries if not entry.delivery.tally.crashes]
-        self._fresh += fresh
+        fresh = [lease.token for lease in leases if not lease.delivery.tally.crashes]
+        self._riders.starts(fresh)
         if fresh and now < self._cautious_until:
             try:
                 await self.committer.submit(Txn())
             except BaseException:  # also where whoever wanted the leases was cancelled
-                for entry in entries:
-                    self._take_back(entry)
+                self._take_back(leases)
                 raise
         else:
             self.committer.kick()
 
     async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
-        held = [lease.token for lease in leases if lease.token.lease is lease]
-        self._fresh += held
+        self._check_open()
+        self._riders.starts(lease.token for lease in leases if lease.token.lease is lease)
         await self.committer.submit(Txn())
         return [lease.token.lease is lease for lease in leases]
 
-    def _take_back(self, entry: Entry) -> None:
-        place = self.state.place(Queue(Kind.TOPIC, entry.delivery.topic))
-        if place.running.pop(entry.number, None) is not None:
+    def _take_back(self, leases: list[Lease]) -> None:
+        """Put back what was leased but not handed over, where nobody else has it by now."""
+        held: list[Entry] = [lease.token for lease in leases if lease.token.lease is lease]
+        for entry in held:
+            place = self.state.topic(entry.delivery.topic)
+            del place.running[entry.number]
             entry.lease = None
             place.put_back(entry)
+            wake(place)
+        self._riders.returns(held)
 
     def _ride(self, txn: Txn) -> None:
-        """Add to a commit what nobody waits for: starts, and rows told again."""
-        running = [entry for entry in self._fresh if entry.lease is not None and not entry.settling]
-        self._fresh.clear()
-        if running:
-            txn.change.records.append(Started([entry.number for entry in running]))
-            for entry in running:
-                entry.started = True
-        self._cleaner.ride(txn)
+        """Add to a commit what nobody waits for: starts, crashes, and rows told again."""
+        self._riders.ride(txn)
+        told = txn.apply
+        cleaned = self._cleaner.ride(txn)
+        if cleaned is None:
+            return
+
+        def apply(given: Txn, row: Anchor) -> None:
+            if told is not None:
+                told(given, row)
+            cleaned(row)
+
+        txn.apply = apply
 
     def _expire(self, place: BoundedQueue | Lane, now: float) -> None:
         """Take back leases that have run out (G5)."""
@@ -334,49 +353,12 @@ class EmbeddedEngine:
             entry.lease = None
             place.put_back(entry)
         place.next_expiry = min((e.until for e in place.running.values()), default=inf)
-        crashed = [entry for entry in over if entry.started]
-        txn = self._crash_txn(crashed)
-        if txn is not None:
-            self.committer.submit(txn)
-
-    def _crash_txn(self, crashed: list[Entry]) -> Txn | None:
-        """Count one more crash for each of these waiting entries, in memory at once."""
-        if not crashed:
-            return None
-        now = self.clock.now_s()
-        txn = Txn()
-        for entry in crashed:
-            old = entry.delivery
-            tally: Tally = msgspec.structs.replace(old.tally, crashes=old.tally.crashes + 1)
-            attempt = Attempt(old.entered_at, now, "crashed", "crash", round=tally.rounds)
-            entry.delivery = msgspec.structs.replace(
-                old, tally=tally, history=(*old.history, attempt)
-            )
-            entry.started = False
-            txn.change.records.append(
-                Stated(
-                    entry.number,
-                    entry.event_number,
-                    entry.number,
-                    entry.in_lane,
-                    False,  # noqa: FBT003  # records are positional
-                    state_of(entry.delivery),
-                )
-            )
-            txn.change.audit.append(_crash_row(entry.delivery, now))
-
-        def apply(_: Txn, row: Anchor) -> None:
-            for entry in crashed:
-                if entry.live:
-                    entry.row.live -= 1
-                    entry.row = row
-                    row.live += 1
-
-        txn.apply = apply
-        return txn
+        self._riders.crashes([entry for entry in over if entry.started], now)
 
     async def settle(self, acts: Sequence[Act]) -> Sequence[Settled]:
+        self._check_open()
         answers: list[Settled | None] = [None] * len(acts)
+        refusals: dict[int, str | None] = {}
         waiting: list[tuple[int, Act]] = list(enumerate(acts))
         now = self.clock.now_s()
         while waiting:
@@ -393,9 +375,13 @@ class EmbeddedEngine:
             await self.committer.submit(txn)
             waiting = []
             for step in settlement.steps:
-                answers[step.index], again = settlement.answer(step)
+                answer, again = settlement.answer(step)
                 if again is not None:
                     waiting.append((step.index, again))
+                    refusals[step.index] = step.unit.refused if step.unit else None
+                elif answer is not None and answer.refused and step.index in refusals:
+                    answer = msgspec.structs.replace(answer, refused=refusals[step.index])
+                answers[step.index] = answer
         return [answer if answer is not None else LOST for answer in answers]
 
     async def extend(self, leases: Sequence[Lease]) -> Sequence[bool]:
@@ -411,77 +397,14 @@ class EmbeddedEngine:
         return kept
 
     async def place(self, items: Sequence[Placing]) -> Sequence[Placed]:
-        answers = [Placed.FULL] * len(items)
+        self._check_open()
         txn = Txn()
-        planned: list[tuple[int, StorageUnit, Placing, Entry | None]] = []
-        now = self.clock.now_s()
-        row = body = Anchor(0)  # replaced when the commit's own is known
-        for index, item in enumerate(items):
-            old = item.delivery
-            new = msgspec.structs.replace(
-                old,
-                hop=old.hop + 1,
-                entered_at=now,
-                tally=getattr(item.place, "tally", old.tally),
-                reason=getattr(item.place, "reason", old.reason),
-                due_at=None,
-            )
-            unit = StorageUnit(Change(), forget=(old.id, old.hop))
-            entry = None
-            if isinstance(item.place, Dead):
-                unit.keep.append(kept_of(new, "dead", now))
-            else:
-                queue = self.state.topic(new.topic)
-                if not queue.has_room(new.event.rank):
-                    continue
-                queue.reserved += 1
-                number = self.committer.take_numbers(1)
-                unit.change.bodies.append((number, [new.event]))
-                unit.change.records.append(
-                    Stated(number, number, 0, False, False, state_of(new))  # noqa: FBT003
-                )
-                entry = Entry(number, number, new, row, body)
-            unit.change.audit.append(audit_row(new, item.place, "parked", now, item.note))
-            txn.units.append(unit)
-            planned.append((index, unit, item, entry))
-
-        def release() -> None:
-            for _, _, _, entry in planned:
-                if entry is not None:
-                    self.state.topic(entry.delivery.topic).reserved -= 1
-
-        def apply(_: Txn, row: Anchor) -> None:
-            release()
-            for _, unit, item, entry in planned:
-                if unit.refused is None:
-                    self._apply_placed(item, unit, entry, row)
-
-        txn.apply, txn.undo = apply, release
-        if planned:
+        placement = Placement(self.state, self.committer, self.clock.now_s(), txn)
+        for item in items:
+            placement.add(item)
+        if txn.units:
             await self.committer.submit(txn)
-        for index, unit, _, _ in planned:
-            if unit.refused is None:
-                answers[index] = Placed.PLACED
-            elif unit.refused == ALREADY:
-                answers[index] = Placed.ALREADY
-        return answers
-
-    def _apply_placed(
-        self, item: Placing, unit: StorageUnit, entry: Entry | None, row: Anchor
-    ) -> None:
-        tallies = self.state.tallies[item.delivery.topic]
-        tallies.parked -= 1
-        self.state.storage_bytes -= kept_of(item.delivery, "parked", 0.0).size_bytes
-        if entry is None:
-            tallies.dead += 1
-            self.state.storage_bytes += unit.keep[0].size_bytes
-            return
-        entry.row = row
-        entry.body = Anchor(entry.number)
-        entry.body.total = 1
-        queue = self.state.topic(item.delivery.topic)
-        self.state.add(entry, queue)
-        wake(queue)
+        return placement.answers()
 
     async def find(self, ref: str) -> Sequence[Found]:
         return [
@@ -491,13 +414,18 @@ class EmbeddedEngine:
         ]
 
     async def walk(self, queue: Queue, *, after: Any = None, limit: int = 1000) -> Sequence[Found]:
-        entries = sorted(self.state.place(queue).entries(), key=lambda entry: entry.number)
-        if after is not None:
-            entries = [entry for entry in entries if entry.number > after]
-        return [Found(entry.delivery, _state_of(entry), entry.number) for entry in entries[:limit]]
+        place = self.state.known(queue)
+        if place is None:
+            return []
+        behind = (entry for entry in place.entries() if after is None or entry.number > after)
+        page = heapq.nsmallest(limit, behind, key=attrgetter("number"))
+        return [Found(entry.delivery, _state_of(entry), entry.number) for entry in page]
 
     def depth(self, topic: str) -> Depth:
-        queue, lane = self.state.topic(topic), self.state.lanes[topic]
+        queue = self.state.topics.get(topic)
+        if queue is None:
+            return Depth()
+        lane = self.state.lanes[topic]
         return Depth(
             queue.queued,
             len(queue.running),
@@ -520,34 +448,43 @@ class EmbeddedEngine:
 
     def oldest_at(self, topic: str) -> float | None:
         """Return when the oldest waiting delivery of a topic came, None where none waits."""
-        entry = self.state.topic(topic).oldest()
+        queue = self.state.topics.get(topic)
+        entry = None if queue is None else queue.oldest()
         return None if entry is None else entry.delivery.entered_at
 
     async def census(self, *, walk: bool = False) -> Census:
+        # Storage first: nothing is applied between its answer and the counting here.
+        totals = await self.storage.totals() if walk else {}
         topics = {name: self.state.counts(name, walk=walk) for name in self.state.topics}
         if walk:
-            totals = await self.storage.totals()
-            topics = {
-                name: msgspec.structs.replace(
-                    counts,
-                    parked=totals.get((name, "parked"), (0, 0))[0],
-                    dead=totals.get((name, "dead"), (0, 0))[0],
-                )
-                for name, counts in topics.items()
-            }
+            for name, counts in topics.items():
+                parked, _ = totals.get((name, "parked"), (0, 0))
+                dead, _ = totals.get((name, "dead"), (0, 0))
+                topics[name] = msgspec.structs.replace(counts, parked=parked, dead=dead)
         return Census(self.since, topics)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise EngineUnavailable("it is closed, or closing")
 
     async def close(self) -> None:
         """Release everything; deliveries still leased count as crashed when it is reopened."""
-        if self._closing:
-            return
-        self._closing = True
-        for place in (*self.state.topics.values(), *self.state.lanes.values()):
-            wake(place)
-        if not self.committer.broken:
-            await self.committer.idle()
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_future()
+            try:
+                await self._close()
+            finally:
+                self._closing.set_result(None)
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        for name, queue in self.state.topics.items():
+            wake(queue)
+            wake(self.state.lanes[name])
+        await self.committer.idle()
         running = any(queue.running for queue in self.state.topics.values())
         clean = not running and self.committer.fault is None
+        self.committer.shut("closed")
         done = asyncio.get_running_loop().create_future()
         self.committer.writer.run(
             lambda: self.journal.close(clean=clean), lambda _, error: _end(done, error)
@@ -597,32 +534,20 @@ async def open_engine(  # noqa: PLR0913  # what an engine needs to be opened wit
     )
     try:
         engine = EmbeddedEngine(journal, writer(), clock, draw_bits)
+        journal.begin()
     except BaseException:
         journal.close(clean=False)
         raise
-    journal.set_meta("clean", 0)
-    await engine.recover_crashed()
+    try:
+        await engine.recover_crashed()
+    except BaseException:
+        await engine.close()
+        raise
     return engine
 
 
-def _crash_row(delivery: Delivery, now: float) -> dict[str, Any]:
-    return {
-        "at": now,
-        "what": f"delivery.{Row.NODE_DIED.value}",
-        "ref": delivery.ref,
-        "topic": delivery.topic,
-        "delivery": delivery.id,
-        "hop": delivery.hop,
-        "from": "running",
-        "to": "queued",
-        "reason": Reason.POISON if delivery.tally.crashes >= 3 else "node_died",
-        "tally": msgspec.structs.asdict(delivery.tally),
-    }
-
-
-def _live(counts: Any) -> int:
-    found: int = counts.queued + counts.running + counts.retrying + counts.parked + counts.dead
-    return found
+def _live(counts: Counts) -> int:
+    return counts.queued + counts.running + counts.retrying + counts.parked + counts.dead
 
 
 def _state_of(entry: Entry) -> str:

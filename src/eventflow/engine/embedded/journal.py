@@ -27,7 +27,12 @@ import apsw
 import msgspec
 
 from eventflow.engine.embedded import records
-from eventflow.errors import JournalInUse, JournalUnreadable, StorageUnavailable
+from eventflow.errors import (
+    EngineUnavailable,
+    JournalInUse,
+    JournalUnreadable,
+    StorageUnavailable,
+)
 from eventflow.storage import schema
 from eventflow.storage.audit import AuditLog
 from eventflow.storage.shelf import Shelf
@@ -44,7 +49,9 @@ VERSION = 1
 APPLICATION_ID = 0x45764677  # "EvFw": lets `file` and humans tell what this file is
 
 _TABLES = """
-CREATE TABLE journal (number INTEGER PRIMARY KEY, next INTEGER NOT NULL, records BLOB NOT NULL) STRICT;
+CREATE TABLE journal (
+    number INTEGER PRIMARY KEY, next INTEGER NOT NULL, records BLOB NOT NULL
+) STRICT;
 CREATE TABLE bodies (first INTEGER PRIMARY KEY, events BLOB NOT NULL) STRICT;
 CREATE TABLE ledger (
     topic TEXT PRIMARY KEY,
@@ -188,9 +195,9 @@ class Journal:
         self.in_memory = path == ":memory:"
         self._lock = None if self.in_memory or vfs else _lock(path)
         try:
-            self.connection = _connect(path, durability, vfs)
+            self.connection = _connect(path, vfs)
             try:
-                self._prepare(now_s, chain)
+                self._prepare(now_s, chain, durability)
             except BaseException:
                 self.connection.close()
                 raise
@@ -199,41 +206,62 @@ class Journal:
             raise
         self.shelf = shelf(self.connection)
         self.audit = AuditLog(self.connection, self.meta("chain"), audit_key)
-        self._wal_bytes = 0
+
+    def begin(self) -> None:
+        """Take over the file: all that is read so far becomes durable, and the end unclean.
+
+        A process that could not sync may have left pages which this machine reads back and its
+        disk does not hold. What follows them in the write-ahead log would be lost with them, so
+        that log is folded into the file before anything new is written.
+
+        Raises:
+            EngineUnavailable: the file can't be written.
+        """
+        try:
+            self.tidy()
+            self.set_meta("clean", 0)
+        except apsw.Error as error:
+            raise EngineUnavailable(f"journal {self.path} can't be written: {error}") from error
+        self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
     # reading back ------------------------------------------------------------
 
     def contents(self) -> Contents:
         """Return what the file holds beside records and bodies."""
-        last, following = self._one(
-            "SELECT coalesce(max(number), 0), coalesce(max(next), 1) FROM journal"
-        )
-        return Contents(
-            since=self.meta("since"),
-            clean=bool(self.meta("clean")),
-            ledger={row[0]: row[1:] for row in self.connection.execute("SELECT * FROM ledger")},
-            kept=self.shelf.totals(),
-            next_number=following,
-            last_commit=last,
-        )
+        with self._reading():
+            last, following = self._one(
+                "SELECT coalesce(max(number), 0), coalesce(max(next), 1) FROM journal"
+            )
+            return Contents(
+                since=self.meta("since"),
+                clean=bool(self.meta("clean")),
+                ledger={row[0]: row[1:] for row in self.connection.execute("SELECT * FROM ledger")},
+                kept=self.shelf.totals(),
+                next_number=following,
+                last_commit=last,
+            )
 
     def rows(self) -> Iterator[tuple[int, list[Record], int]]:
         """Yield each commit's number, records and size in bytes, oldest first."""
-        for number, blob in self.connection.execute(
-            "SELECT number, records FROM journal ORDER BY number"
-        ):
+        sql = "SELECT number, records FROM journal ORDER BY number"
+        for number, blob in self._read(sql):
             yield number, self._decode(records.decode_records, blob, f"commit {number}"), len(blob)
 
     def bodies(self) -> Iterator[tuple[int, list[Event], int]]:
         """Yield each batch's first number, its events, and its size in bytes."""
-        for first, blob in self.connection.execute(
-            "SELECT first, events FROM bodies ORDER BY first"
-        ):
+        for first, blob in self._read("SELECT first, events FROM bodies ORDER BY first"):
             yield first, self._decode(records.decode_events, blob, f"bodies {first}"), len(blob)
+
+    def _read(self, sql: str) -> Iterator[tuple[int, bytes]]:
+        with self._reading():
+            yield from self.connection.execute(sql)
 
     def meta(self, name: str) -> Any:
         """Return a fact about the file."""
-        return self._one("SELECT value FROM meta WHERE name = ?", (name,))[0]
+        found = self._one("SELECT value FROM meta WHERE name = ?", (name,))
+        if found is None:
+            raise self._damaged(f"it does not say {name!r}")
+        return found[0]
 
     def set_meta(self, name: str, value: Any) -> None:
         """Keep a fact about the file, at once."""
@@ -306,11 +334,13 @@ class Journal:
     def _do_together(self, units: list[StorageUnit]) -> None:
         for unit in units:
             unit.refused = None
-        leaving = [unit for unit in units if unit.forget is not None]
+        leaving = {unit.forget[0]: unit for unit in reversed(units) if unit.forget is not None}
         if leaving:
-            existed = self.shelf.forget([unit.forget for unit in leaving if unit.forget])
-            for unit, was_there in zip(leaving, existed, strict=True):
-                if not was_there:
+            existed = self.shelf.forget([unit.forget for unit in leaving.values() if unit.forget])
+            there = dict(zip(leaving, existed, strict=True))
+            for unit in units:
+                # Of several that want the same delivery the first has it.
+                if unit.forget is not None and not there.pop(unit.forget[0], False):
                     unit.refused = ALREADY
         coming = [kept for unit in units if unit.refused is None for kept in unit.keep]
         if coming:
@@ -329,39 +359,49 @@ class Journal:
             change.join(desk.change)
 
     def tidy(self) -> None:
-        """Fold the write-ahead log into the file, if it has grown. Between commits, when idle."""
-        self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        """Fold the write-ahead log into the file. Between commits."""
+        if not self.in_memory:
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def close(self, *, clean: bool = True) -> None:
         """Close the file; `clean` says that nothing was running."""
         try:
-            if clean:
-                self.set_meta("clean", 1)
-                if not self.in_memory:
+            try:
+                if clean:
+                    self.set_meta("clean", 1)
                     self.tidy()
-            self.connection.close()
+            finally:
+                self.connection.close()
         finally:
             self._unlock()
 
     # inside ------------------------------------------------------------------
 
-    def _prepare(self, now_s: float, chain: str) -> None:
-        try:
+    def _prepare(self, now_s: float, chain: str, durability: str) -> None:
+        """Look at what the file is, and only then change anything in it."""
+        with self._reading():
             version = self.connection.pragma("user_version")
+            program = self.connection.pragma("application_id")
             empty = self._one("SELECT count(*) FROM sqlite_schema")[0] == 0
-            if empty:
-                self._create(now_s, chain)
-            elif self.connection.pragma("application_id") != APPLICATION_ID:
-                raise JournalUnreadable(
-                    self.path, "it is an SQLite file of another program", "Name another file."
-                )
-            elif version > VERSION:
-                raise JournalUnreadable(
-                    self.path,
-                    f"it has version {version}, this EventFlow reads up to {VERSION}",
-                    "Run the newer EventFlow that wrote it.",
-                )
-        except (apsw.NotADBError, apsw.CorruptError) as error:
+        if program != APPLICATION_ID and not (empty and program == 0):
+            raise JournalUnreadable(
+                self.path, "it is an SQLite file of another program", "Name another file."
+            )
+        if version > VERSION:
+            raise JournalUnreadable(
+                self.path,
+                f"it has version {version}, this EventFlow reads up to {VERSION}",
+                "Run the newer EventFlow that wrote it.",
+            )
+        _configure(self.connection, durability)
+        if empty:
+            self._create(now_s, chain)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (apsw.NotADBError, apsw.CorruptError, apsw.SQLError) as error:
             raise self._damaged(str(error)) from error
 
     def _create(self, now_s: float, chain: str) -> None:
@@ -384,7 +424,7 @@ class Journal:
         return JournalUnreadable(
             self.path,
             f"it is damaged ({reason})",
-            "Keep a copy, restore a backup, or rescue what can be read with `sqlite3 FILE .recover`.",
+            "Keep a copy, restore a backup, or rescue what is left with `sqlite3 FILE .recover`.",
         )
 
     def _one(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
@@ -396,21 +436,17 @@ class Journal:
             self._lock = None
 
 
-def _connect(path: str, durability: str, vfs: str | None) -> apsw.Connection:
+def _connect(path: str, vfs: str | None) -> apsw.Connection:
     if not vfs and path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     connection = apsw.Connection(path, vfs=vfs) if vfs else apsw.Connection(path)
     try:
         connection.set_busy_timeout(0)
+        # A file that can't be read is left as it is, its write-ahead log too; see `begin`.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         # EXCLUSIVE before WAL: no shared memory is used, and no second process gets in.
         connection.pragma("locking_mode", "EXCLUSIVE")
-        connection.pragma("auto_vacuum", "INCREMENTAL")
-        connection.pragma("journal_mode", "WAL")
-        connection.pragma("synchronous", "FULL" if durability == "fsync" else "NORMAL")
-        connection.pragma("journal_size_limit", _WAL_LIMIT_BYTES)
-        connection.pragma("temp_store", "MEMORY")
-        connection.pragma("trusted_schema", "OFF")
-        connection.pragma("cache_size", -32000)
+        connection.pragma("schema_version")
     except (apsw.NotADBError, apsw.CorruptError) as error:
         connection.close()
         raise JournalUnreadable(
@@ -419,7 +455,20 @@ def _connect(path: str, durability: str, vfs: str | None) -> apsw.Connection:
     except apsw.BusyError as error:
         connection.close()
         raise JournalInUse(path, "another program that has it open in SQLite") from error
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _configure(connection: apsw.Connection, durability: str) -> None:
+    connection.pragma("auto_vacuum", "INCREMENTAL")
+    connection.pragma("journal_mode", "WAL")
+    connection.pragma("synchronous", "FULL" if durability == "fsync" else "NORMAL")
+    connection.pragma("journal_size_limit", _WAL_LIMIT_BYTES)
+    connection.pragma("temp_store", "MEMORY")
+    connection.pragma("trusted_schema", "OFF")
+    connection.pragma("cache_size", -32000)
 
 
 def _lock(path: str) -> int:

@@ -29,11 +29,12 @@ class Anchor:
 
     __slots__ = ("live", "number", "size_bytes", "total")
 
-    def __init__(self, number: int, size_bytes: int = 0, live: int = 0) -> None:
+    def __init__(self, number: int, size_bytes: int = 0, total: int = 0) -> None:
         self.number = number
         self.size_bytes = size_bytes
-        self.live = live
-        self.total = live
+        self.live = 0
+        self.total = total
+        """Of a batch of events: how many it holds."""
 
 
 class Entry:
@@ -74,6 +75,13 @@ class Entry:
         self.until = 0.0
         self.started = False
         """Whether the journal says that it was leased."""
+
+    def anchor_in(self, row: Anchor) -> None:
+        """Need this row of the journal from now on, not the one before. Only while live."""
+        if self.live:
+            self.row.live -= 1
+            self.row = row
+            row.live += 1
 
 
 class BoundedQueue:

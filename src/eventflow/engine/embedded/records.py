@@ -14,12 +14,15 @@ an entry is anchored in, see `Entry.row`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from eventflow.delivery import Attempt, Dead, Delivery, Parked, Reason, Tally
 from eventflow.event import Event
+
+if TYPE_CHECKING:
+    from eventflow.engine.embedded.queues import Entry
 
 FORMAT = 1
 """Of the records. A reader refuses a greater one."""
@@ -116,6 +119,18 @@ def state_of(delivery: Delivery) -> State:
         delivery.expiry_lifted,
         delivery.wish,
         delivery.owed,
+    )
+
+
+def stated(entry: Entry) -> Stated:
+    """Return the record that tells an entry's state again, at the place where it is."""
+    return Stated(
+        number=entry.number,
+        event_number=entry.event_number,
+        replaces=entry.number,
+        lane=entry.in_lane,
+        started=entry.started,
+        state=state_of(entry.delivery),
     )
 
 

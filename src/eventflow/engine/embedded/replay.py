@@ -44,8 +44,7 @@ class Replay:
             JournalUnreadable: a record can't be read, or an event that is needed is missing.
         """
         for first, events, size in self.journal.bodies():
-            body = Anchor(first, size)
-            body.total = len(events)
+            body = Anchor(first, size, len(events))
             self._bodies[first] = body
             for offset, event in enumerate(events):
                 self._events[first + offset] = (event, body)
@@ -108,6 +107,8 @@ class Replay:
         delivery = delivery_of(record.state, event)
         entry = Entry(record.number, record.event_number, delivery, row, body)
         entry.started = record.started
+        if delivery.topic == COMMON:  # the row that told of its acceptance may be gone
+            self._keys.append((delivery.accepted_at, [event.key_bytes], [delivery.ref]))
         self._entries[record.number] = entry, record.lane
 
     def _fill(self, state: State) -> None:
@@ -116,7 +117,7 @@ class Replay:
             topic = entry.delivery.topic
             state.add(entry, state.lane(topic) if in_lane else state.topic(topic))
         state.dead_bodies += [body.number for body in self._bodies.values() if body.live == 0]
-        for at, keys, refs in self._keys:
+        for at, keys, refs in sorted(self._keys, key=_time_of):
             state.dedup.remember(keys, refs, at)
 
     def check(self, state: State) -> None:
@@ -134,3 +135,7 @@ class Replay:
                     f"more than its records tell of",
                     "Keep a copy and restore a backup.",
                 )
+
+
+def _time_of(accepted: tuple[float, list[bytes], list[str]]) -> float:
+    return accepted[0]

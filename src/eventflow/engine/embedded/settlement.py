@@ -8,7 +8,7 @@ is undone alone and tried again with the next place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 import msgspec
 
@@ -28,7 +28,7 @@ from eventflow.delivery import (
 )
 from eventflow.engine.embedded.journal import Change, StorageUnit
 from eventflow.engine.embedded.queues import Anchor, BoundedQueue, Entry, Lane
-from eventflow.engine.embedded.records import Gone, Returned, Routed, Stated, state_of
+from eventflow.engine.embedded.records import Gone, Returned, Routed, Stated, state_of, stated
 from eventflow.engine.protocol import Act, Note, Route, Settle, Settled
 from eventflow.storage.rows import kept_of
 
@@ -55,6 +55,8 @@ class Leg(NamedTuple):
     number: int
     kept: Kept | None
     to: BoundedQueue | Lane | None
+    promised: bool
+    """Whether a place in `to` is reserved for it; where it is already, it needs none."""
 
 
 class Step:
@@ -108,7 +110,7 @@ class Settlement:
         """Plan one act; return the answer where it is known already."""
         entry.settling = True
         if type(act) is Settle:
-            place = act.tries[0]
+            place = act.tries[0] if act.tries else None
             if type(place) is Delivered and not entry.delivery.history:
                 self.delivered.append(entry)
                 return SETTLED_DELIVERED
@@ -128,7 +130,7 @@ class Settlement:
         topics = self.state.topics
         rank = entry.delivery.event.rank
         for target in act.targets:
-            place = target.tries[0]
+            place = target.tries[0] if target.tries else None
             if type(place) is not Queued or place.tally is not CLEAN or target.note is not None:
                 return False
             queue = topics.get(target.topic)
@@ -183,40 +185,50 @@ class Settlement:
         self, step: Step, topic: str, tries: tuple[Place, ...], note: Note | None
     ) -> Leg | None:
         """Return the way to the first place that has room, None where none has."""
+        self.state.topic(topic)
         for place in tries:
-            to = self._room(step, topic, place)
-            if to is None:
-                continue
-            delivery = self._moved(step, topic, place, note)
-            kept = None
-            if isinstance(place, Parked | Dead):
-                kept = kept_of(delivery, place.__struct_config__.tag, self.now)
-                if self.state.storage_bytes + self.state.storage_reserved + kept.size_bytes > (
-                    self.state.plan.storage_max_bytes
-                ):
-                    continue
-                self.state.storage_reserved += kept.size_bytes
-            where = to if isinstance(to, BoundedQueue | Lane) else None
-            if where is not None:
-                where.reserved += 1
-            number = self.committer.take_numbers(1) if where is not None else 0
-            return Leg(place, delivery, number, kept, where)
+            match place:
+                case Queued():
+                    leg = self._leg_into(step, self.state.topic(topic), place, note)
+                case Retrying():
+                    leg = self._leg_into(step, self.state.lane(topic), place, note)
+                case Parked() | Dead():
+                    leg = self._leg_to_storage(step, topic, place, note)
+                case Released() if step.routes:
+                    leg = None  # what is new can't be given back
+                case Delivered() | Released():
+                    delivery = self._moved(step, topic, place, note)
+                    leg = Leg(place, delivery, 0, None, None, promised=False)
+                case _:
+                    assert_never(place)
+            if leg is not None:
+                return leg
         return None
 
-    def _room(self, step: Step, topic: str, place: Place) -> BoundedQueue | Lane | bool | None:
-        """Return the queue or lane that has room; True for a place that is none; None: full."""
-        rank = step.entry.delivery.event.rank
-        match place:
-            case Queued():
-                queue = self.state.topic(topic)
-                return queue if queue.has_room(rank) else None
-            case Retrying():
-                lane = self.state.lane(topic)
-                # What is in this lane already may stay: its own place is free for it.
-                mine = step.entry.in_lane and topic == step.entry.delivery.topic
-                return lane if mine or lane.has_room(rank) else None
-            case _:
-                return True
+    def _leg_into(
+        self, step: Step, to: BoundedQueue | Lane, place: Place, note: Note | None
+    ) -> Leg | None:
+        # What is in this very queue or lane may stay: its own place is free for it.
+        stays = to is self._place_of(step.entry)
+        if not stays:
+            if not to.has_room(step.entry.delivery.event.rank):
+                return None
+            to.reserved += 1
+        delivery = self._moved(step, to.queue.topic, place, note)
+        number = self.committer.take_numbers(1)
+        return Leg(place, delivery, number, None, to, promised=not stays)
+
+    def _leg_to_storage(
+        self, step: Step, topic: str, place: Parked | Dead, note: Note | None
+    ) -> Leg | None:
+        state = self.state
+        delivery = self._moved(step, topic, place, note)
+        kept = kept_of(delivery, "parked" if isinstance(place, Parked) else "dead", self.now)
+        taken = state.storage_bytes + state.storage_reserved
+        if taken + kept.size_bytes > state.plan.storage_max_bytes:
+            return None
+        state.storage_reserved += kept.size_bytes
+        return Leg(place, delivery, 0, kept, None, promised=False)
 
     def _moved(self, step: Step, topic: str, place: Place, note: Note | None) -> Delivery:
         old = step.entry.delivery
@@ -241,6 +253,7 @@ class Settlement:
             traceback=trace,
             expiry_lifted=old.expiry_lifted,
             wish=getattr(place, "wish", None),
+            owed=() if step.routes else old.owed,
         )
 
     def _write(self, step: Step, legs: list[Leg], change: Change) -> None:
@@ -250,32 +263,27 @@ class Settlement:
             if leg.to is not None:
                 change.records.append(
                     Stated(
-                        leg.number,
-                        step.event_number,
-                        replaces,
-                        isinstance(leg.to, Lane),
-                        False,  # noqa: FBT003  # records are positional
-                        state_of(leg.delivery),
+                        number=leg.number,
+                        event_number=step.event_number,
+                        replaces=replaces,
+                        lane=isinstance(leg.to, Lane),
+                        started=False,
+                        state=state_of(leg.delivery),
                     )
                 )
+            elif isinstance(leg.place, Released):
+                if entry.started:
+                    change.records.append(Returned([entry.number]))
+                return
             elif not step.routes:
                 change.records.append(Gone([entry.number]))
             if step.routes:
                 change.count(leg.delivery.topic, created=1)
-            elif isinstance(leg.place, Delivered):
+            if isinstance(leg.place, Delivered):
                 change.count(leg.delivery.topic, delivered=1)
         if step.routes and step.owed:
-            owing = self._owing(step)
-            change.records.append(
-                Stated(
-                    entry.number,
-                    step.event_number,
-                    entry.number,
-                    False,  # noqa: FBT003
-                    entry.started,
-                    state_of(owing),
-                )
-            )
+            told = stated(entry)
+            change.records.append(msgspec.structs.replace(told, state=state_of(self._owing(step))))
         elif step.routes:
             change.records.append(Gone([entry.number]))
             change.count(COMMON, delivered=1)
@@ -359,10 +367,13 @@ class Settlement:
         for leg in step.legs:
             if leg is None:
                 continue
+            if isinstance(leg.place, Released):
+                self._give_back(entry)
+                return
             tallies = state.tallies[leg.delivery.topic]
             if step.routes:
                 tallies.created += 1
-            elif isinstance(leg.place, Delivered):
+            if isinstance(leg.place, Delivered):
                 tallies.delivered += 1
             if leg.kept is not None:
                 tallies.move_kept(leg.kept.state, 1)
@@ -373,9 +384,10 @@ class Settlement:
                 )
                 wake(leg.to)
         if step.routes and step.owed:
-            entry.row.live -= 1
-            row.live += 1
-            entry.row, entry.delivery, entry.settling = row, self._owing(step), False
+            entry.anchor_in(row)
+            # What the record says counts, also where cleaning has moved its event meanwhile.
+            state.rebase(entry, step.event_number, step.body)
+            entry.delivery, entry.settling = self._owing(step), False
             return
         self._place_of(entry).running.pop(entry.number, None)
         if step.routes:
@@ -386,7 +398,7 @@ class Settlement:
         for leg in step.legs:
             if leg is None:
                 continue
-            if leg.to is not None:
+            if leg.to is not None and leg.promised:
                 leg.to.reserved -= 1
             if leg.kept is not None:
                 self.state.storage_reserved -= leg.kept.size_bytes
@@ -413,7 +425,7 @@ class Settlement:
         if step.unit is not None and step.unit.refused is not None:
             return None, without_storage_tried(step)
         if not any(step.legs):
-            return Settled(refused="full", owed=step.owed), None
+            return Settled(refused="full", owed=step.owed if step.routes else ()), None
         places = tuple(None if leg is None else leg.place for leg in step.legs)
         if step.routes:
             return Settled(routed=places, owed=step.owed), None

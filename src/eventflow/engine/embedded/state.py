@@ -10,11 +10,11 @@ from eventflow.engine.embedded.queues import BoundedQueue, Lane
 from eventflow.engine.protocol import Counts, Kind, Plan, Queue, TopicPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from eventflow.engine.embedded.queues import Anchor, Entry
 
-_OVERHEAD_BYTES = 200
+OVERHEAD_BYTES = 200
 """Of an event beside its data, towards the memory limit."""
 
 
@@ -76,6 +76,12 @@ class State:
         """Return what a queue's name stands for."""
         return self.topic(queue.topic) if queue.kind is Kind.TOPIC else self.lane(queue.topic)
 
+    def known(self, queue: Queue) -> BoundedQueue | Lane | None:
+        """Return what a queue's name stands for, None where there is no such topic."""
+        named: Mapping[str, BoundedQueue | Lane]
+        named = self.topics if queue.kind is Kind.TOPIC else self.lanes
+        return named.get(queue.topic)
+
     def add(self, entry: Entry, to: BoundedQueue | Lane) -> None:
         """Put a new entry into its place."""
         entry.row.live += 1
@@ -91,6 +97,13 @@ class State:
         entry.row.live -= 1
         self.unpin(entry.body)
         self.memory_bytes -= weight(entry)
+
+    def rebase(self, entry: Entry, event_number: int, body: Anchor) -> None:
+        """Let an entry's event stand in another batch of events."""
+        body.live += 1
+        self.unpin(entry.body)
+        entry.body = body
+        entry.event_number = event_number
 
     def unpin(self, body: Anchor) -> None:
         """Need a batch of events once less; the last to need it lets it go."""
@@ -124,4 +137,4 @@ class State:
 def weight(entry: Entry) -> int:
     """Return the bytes that an entry counts towards the memory limit."""
     body = entry.delivery.event.body
-    return _OVERHEAD_BYTES if body is None else _OVERHEAD_BYTES + len(body)
+    return OVERHEAD_BYTES if body is None else OVERHEAD_BYTES + len(body)

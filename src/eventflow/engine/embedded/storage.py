@@ -6,7 +6,7 @@ transaction with its audit rows and counters.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from eventflow.engine.embedded.state import State
     from eventflow.storage.protocol import Actor, AuditRow, Group
     from eventflow.storage.shelf import Shelf
+
+T = TypeVar("T")
 
 MAX_REPLAYS = 20
 """Replays of one delivery before it is refused: a loop guard."""
@@ -83,7 +85,7 @@ class EmbeddedStorage:
 
         def act(desk: Desk) -> None:
             found = {kept.delivery.id: kept for kept in desk.shelf.get(list(ids))}
-            for id in ids:
+            for id in dict.fromkeys(ids):
                 answers[id], new = _replayed(found.get(id), now)
                 if new is not None:
                     moved.append((found[id], new))
@@ -92,12 +94,14 @@ class EmbeddedStorage:
                 _row(new.delivery, Row.REPLAYED, old.state, "parked", now, by) for old, new in moved
             ]
 
-        await self._committer.work(act)
-        for old, new in moved:
-            tallies = self._state.tallies[old.delivery.topic]
-            tallies.move_kept(old.state, -1)
-            tallies.move_kept(new.state, 1)
-            self._state.storage_bytes += new.size_bytes - old.size_bytes
+        def landed() -> None:
+            for old, new in moved:
+                tallies = self._state.tallies[old.delivery.topic]
+                tallies.move_kept(old.state, -1)
+                tallies.move_kept(new.state, 1)
+                self._state.storage_bytes += new.size_bytes - old.size_bytes
+
+        await self._committer.work(act, landed)
         return answers
 
     async def discard(self, ids: Sequence[str], by: Actor) -> Mapping[str, str]:
@@ -113,12 +117,14 @@ class EmbeddedStorage:
                     _row(kept.delivery, Row.DISCARDED, kept.state, "discarded", now, by)
                 )
 
-        await self._committer.work(act)
-        for kept in gone:
-            tallies = self._state.tallies[kept.delivery.topic]
-            tallies.move_kept(kept.state, -1)
-            tallies.discarded += 1
-            self._state.storage_bytes -= kept.size_bytes
+        def landed() -> None:
+            for kept in gone:
+                tallies = self._state.tallies[kept.delivery.topic]
+                tallies.move_kept(kept.state, -1)
+                tallies.discarded += 1
+                self._state.storage_bytes -= kept.size_bytes
+
+        await self._committer.work(act, landed)
         known = {kept.delivery.id for kept in gone}
         return {id: "discarded" if id in known else "unknown" for id in ids}
 
@@ -130,6 +136,10 @@ class EmbeddedStorage:
 
     async def verify(self) -> Verdict:
         return await self._do(lambda desk: desk.audit.verify())
+
+    async def seal(self) -> Sequence[str]:
+        now = self._clock.now_s()
+        return await self._do(lambda desk: [head.text for head in desk.audit.seal(now)])
 
     async def override(self, topic: str, values: Mapping[str, Any] | None, by: Actor) -> None:
         row = {
@@ -150,10 +160,10 @@ class EmbeddedStorage:
     def usage(self) -> Usage:
         return Usage(self._state.storage_bytes, self._state.plan.storage_max_bytes)
 
-    async def _read(self, read: Callable[[Shelf], Any]) -> Any:
+    async def _read(self, read: Callable[[Shelf], T]) -> T:
         return await self._committer.work(lambda desk: read(desk.shelf))
 
-    async def _do(self, act: Callable[[Desk], Any]) -> Any:
+    async def _do(self, act: Callable[[Desk], T]) -> T:
         return await self._committer.work(act)
 
 

@@ -1,0 +1,106 @@
+"""The commands of `eventflow`, and which exit status an error means."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from cyclopts import App, CycloptsError, Group
+from rich.console import Console
+
+from eventflow.cli import check, publish, serve, stats
+from eventflow.cli.page import Page
+from eventflow.cli.stop import FAILED, INTERRUPTED, WRONG, Stop, say
+from eventflow.errors import ConfigError, EventFlowError
+from eventflow.version import VERSION
+
+TOP: Final = """\
+Accept events, deliver them at least once, lose none, and be able to show it.
+
+examples:
+  eventflow serve                                         start a node with ./eventflow.toml
+  eventflow check                                         what is wrong with ./eventflow.toml
+  eventflow publish events.ndjson                         send a file of CloudEvents, one a line
+  eventflow publish --type user.registered --data '{"id": 7}'
+                                                          send one event
+  eventflow stats                                         what came in, and where all of it is
+"""
+
+STATUSES: Final = """\
+exit status:
+  0    done
+  1    the command was understood but could not be done; the reason is on stderr
+  2    the command line or the configuration is wrong; nothing was started
+  130  stopped with Ctrl-C; stderr tells how far it came
+"""
+
+COMMANDS: Final = (serve, check, publish, stats)
+"""In the order in which the help shows them."""
+
+
+def commands() -> App:
+    """Return the command line, ready to be called."""
+    app = App(
+        name="eventflow",
+        usage="usage: eventflow COMMAND ...",
+        version=VERSION,
+        help_format="plaintext",
+        help_formatter=Page(f"{TOP}\n{STATUSES}"),
+        group_arguments=Group("arguments", sort_key=0),
+        group_parameters=Group("options", sort_key=1),
+        group_commands=Group("commands", sort_key=0),
+        suppress_keyboard_interrupt=False,
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+    )
+    app["--help"].help = "show this text, or that of a command: eventflow publish --help"
+    app["--help"].group = app["--version"].group = Group("options", sort_key=1)
+    app["--version"].help = "show which EventFlow this is"
+    for place, module in enumerate(COMMANDS):
+        app.command(
+            module.command,
+            name=module.NAME,
+            usage=module.USAGE,
+            help=module.SUMMARY,
+            help_formatter=Page(module.HELP),
+            sort_key=place,
+            version_flags=[],
+        )
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` (without the program's name) says; return the exit status."""
+    # Help and version are text for people and pipes alike: no colours, no width of a terminal.
+    console = Console(color_system=None, width=1000)
+    try:
+        status = commands()(list(sys.argv[1:] if argv is None else argv), console=console)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _ended(f"{error}{_advice(error)}", WRONG)
+    except Stop as error:
+        return _ended(str(error), error.status)
+    except ConfigError as error:
+        return _ended(f"{error}\nNothing was started.", WRONG)
+    except EventFlowError as error:
+        return _ended(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _ended("stopped with Ctrl-C.", INTERRUPTED)
+    except BrokenPipeError:
+        # Who read our output has gone, as `head` does: nobody is left to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status if isinstance(status, int) else 0
+
+
+def _ended(reason: str, status: int) -> int:
+    say(f"eventflow: {reason}")
+    return status
+
+
+def _advice(error: CycloptsError) -> str:
+    command = " ".join(("eventflow", *(error.command_chain or ())))
+    return f" Nothing was started. See `{command} --help`."

@@ -1,0 +1,54 @@
+"""Configuration: TOML and environment to frozen values.
+
+`load` and `parse` return `Settings`, or raise `ConfigError` with everything that is wrong. The
+environment is passed in: `load(path, environ=os.environ)`.
+"""
+
+from eventflow.config.load import load, parse
+from eventflow.config.secret import Secret
+from eventflow.config.settings import (
+    CommonSettings,
+    EngineSettings,
+    LogSettings,
+    RouteSettings,
+    SchemaSettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+    Token,
+    WeightsSettings,
+)
+from eventflow.config.topic import (
+    BatchSettings,
+    Header,
+    HttpSinkSettings,
+    RecoverySettings,
+    RetrySettings,
+    SinkSettings,
+    TopicSettings,
+)
+from eventflow.config.units import Share
+
+__all__ = [
+    "BatchSettings",
+    "CommonSettings",
+    "EngineSettings",
+    "Header",
+    "HttpSinkSettings",
+    "LogSettings",
+    "RecoverySettings",
+    "RetrySettings",
+    "RouteSettings",
+    "SchemaSettings",
+    "Secret",
+    "ServerSettings",
+    "Settings",
+    "Share",
+    "SinkSettings",
+    "StorageSettings",
+    "Token",
+    "TopicSettings",
+    "WeightsSettings",
+    "load",
+    "parse",
+]

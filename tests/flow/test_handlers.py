@@ -207,7 +207,9 @@ def test_the_code_of_a_handler_is_that_of_all_it_wraps() -> None:
     async def wrapper(event: Event) -> None:
         await plain(event)
 
-    assert of(wrapper).codes == {wrapper.__code__, plain.__code__}
+    codes = of(wrapper).codes
+
+    assert {code.co_name for code in codes} == {"wrapper", "plain"}
     assert of(functools.partial(plain)).codes == {plain.__code__}
     assert of(Callee()).codes == {Callee.__call__.__code__}
     assert of(Callee().method).codes == {Callee.method.__code__}

@@ -125,7 +125,7 @@ class TestCanonical:
             ({"wait_s": 1e300}, f'{{"wait_us":"{round(1e300 * 10**6)}"}}'),
             ({"class_s": "x"}, '{"class_s":"x"}'),
             ({"class_s": [1.5, "x"]}, '{"class_s":["1.5","x"]}'),
-            ({"is_s": True}, '{"is_s":true}'),
+            ({"is_s": True, "is_at": False}, '{"is_at":false,"is_s":true}'),
             ({"at": 0.5}, '{"at":"1970-01-01T00:00:00.500000Z"}'),
             ({"due_at": 1}, '{"due_at":"1970-01-01T00:00:01.000000Z"}'),
             ({"due_at": None, "at": "noon"}, '{"at":"noon","due_at":null}'),

@@ -51,6 +51,7 @@ class TestFilter:
                     "d", since=4.0, topic="email", state="dead", source="/Straße", subject="50% off"
                 ),
                 make("e", since=5.0, failed=False, id="under_score", type="user"),
+                make("f", since=6.0, topic="api", reason=Reason.POISON, type="[a?]", error="!"),
             ]
         )
         return shelf
@@ -58,12 +59,12 @@ class TestFilter:
     @pytest.mark.parametrize(
         ("which", "refs"),
         [
-            (Filter(), "edcba"),
+            (Filter(), "fedcba"),
             (
                 Filter(state="", topic="", reason="", cause="", fingerprint="", type="", q=""),
                 "edcba",
             ),
-            (Filter(state="parked"), "eca"),
+            (Filter(state="parked"), "feca"),
             (Filter(state="dead"), "db"),
             (Filter(state="queued"), ""),
             (Filter(topic="db"), "cb"),
@@ -74,14 +75,16 @@ class TestFilter:
             (Filter(topic="db", reason="retries_exhausted", fingerprint="f2"), "c"),
             (Filter(type="user.registered"), "da"),
             (Filter(type="user.*"), "dba"),
-            (Filter(type="*"), "e"),
-            (Filter(type="**"), "edcba"),
+            (Filter(type="*"), "fe"),
+            (Filter(type="**"), "fedcba"),
             (Filter(type="**.created"), "c"),
             (Filter(type="*.created"), ""),
             (Filter(type="user.d*"), "b"),
             (Filter(type="User.*"), ""),
             (Filter(type="user.[rd]*"), ""),
             (Filter(type="user?*"), ""),
+            (Filter(type="[*]"), "f"),
+            (Filter(type="**?]"), "f"),
             (Filter(q="TARGET SAID"), "dcba"),
             (Filter(q="strasse"), "d"),
             (Filter(q="50%"), "d"),

@@ -119,6 +119,12 @@ def test_what_counts_everything_reads_an_index_alone(plan: Plan, shelf: Shelf, m
     )
 
 
+def test_ids_are_looked_up_one_by_one_however_much_is_kept(plan: Plan, shelf: Shelf) -> None:
+    steps = plan(lambda: shelf.page(Filter(state="dead", ids=("r1.email", "r2.email"))))
+
+    assert "SEARCH kept USING INDEX kept_id (id=?)" in steps
+
+
 def test_types_are_looked_up_in_an_index_alone(plan: Plan, shelf: Shelf) -> None:
     steps = plan(lambda: shelf.count(Filter(state="dead", type="user.*")))
 

@@ -82,6 +82,7 @@ class TestKeep:
 
         assert shelf.get([kept.delivery.id for kept in items]) == items
         assert len(list(bulk.pieces(((), bytes(n)) for n in sizes))) == 4
+        assert list(bulk.shares(enumerate(sizes))) == [[0, 1], [2], [3, 4], [5, 6]]
 
     def test_it_is_part_of_the_callers_transaction(
         self, connection: apsw.Connection, shelf: Shelf, make: Make
@@ -197,7 +198,15 @@ class TestLookUp:
         assert shelf.get([]) == []
 
     def test_find_returns_the_deliveries_of_one_event(self, shelf: Shelf, make: Make) -> None:
-        shelf.keep([make("r1", topic="email"), make("r1", topic="db"), make("r10"), make("r")])
+        shelf.keep(
+            [
+                make("r1", topic="email"),
+                make("r1", topic="db"),
+                make("r10"),
+                make("r"),
+                make("r1.x"),
+            ]
+        )
 
         assert [kept.delivery.id for kept in shelf.find("r1")] == ["r1.db", "r1.email"]
         assert shelf.find("") == shelf.find("r1.db") == shelf.find("r_") == []
@@ -213,7 +222,16 @@ class TestLookUp:
         )
 
         assert [k.delivery.ref for k in shelf.find_event("/a", "1")] == ["r1", "r2"]
+        assert [k.delivery.ref for k in shelf.find_event("/b", "1")] == ["r3"]
         assert shelf.find_event("/a", "3") == shelf.find_event("\ud800", "1") == []
+
+    def test_two_events_may_share_half_a_key(
+        self, connection: apsw.Connection, shelf: Shelf, make: Make
+    ) -> None:
+        shelf.keep([make("r1", id="1"), make("r2", id="2")])
+        connection.execute("UPDATE kept SET event_key = (SELECT event_key FROM kept LIMIT 1)")
+
+        assert [k.delivery.ref for k in shelf.find_event("/shop", "1")] == ["r1"]
 
     def test_a_delivery_of_a_newer_release_is_named(
         self, connection: apsw.Connection, shelf: Shelf, make: Make

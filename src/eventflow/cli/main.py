@@ -10,7 +10,7 @@ from typing import Final
 from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 
-from eventflow.cli import check, publish, serve, stats
+from eventflow.cli import check, publish, serve, stats  # type: ignore[attr-defined]  # a cycle
 from eventflow.cli.page import Page
 from eventflow.cli.stop import FAILED, INTERRUPTED, WRONG, Stop, say
 from eventflow.errors import ConfigError, EventFlowError
@@ -47,7 +47,7 @@ def commands() -> App:
         usage="usage: eventflow COMMAND ...",
         version=VERSION,
         help_format="plaintext",
-        help_formatter=Page(f"{TOP}\n{STATUSES}"),
+        help_formatter=Page(f"{TOP}\n{STATUSES}"),  # type: ignore[arg-type]  # it is one
         group_arguments=Group("arguments", sort_key=0),
         group_parameters=Group("options", sort_key=1),
         group_commands=Group("commands", sort_key=0),

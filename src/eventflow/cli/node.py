@@ -19,7 +19,7 @@ Token = Annotated[
     Parameter(
         env_var="EVENTFLOW_TOKEN",
         metavar="TOKEN",
-        help="a secret of its [server] tokens; in the variable, others on this machine don't see it",
+        help="a secret of its [server] tokens; others on this machine don't see the variable",
     ),
 ]
 

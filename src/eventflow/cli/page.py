@@ -58,11 +58,12 @@ def _label(entry: HelpEntry) -> str:
 
 
 def _said(entry: HelpEntry) -> str:
-    said = "" if entry.description is None else getattr(entry.description, "plain", "")
-    text = said or str(entry.description or "")
+    said = entry.description
+    inner = getattr(said, "primary_renderable", said)  # cyclopts wraps what it shows
+    text = "" if inner is None else str(getattr(inner, "plain", inner))
     if entry.env_var:
         text += f" (variable: {', '.join(entry.env_var)})"
-    if entry.default:
+    if entry.default and str(entry.default) != '""':
         text += f" (default: {entry.default})"
     return text
 

@@ -41,20 +41,19 @@ class Problem:
             not_done: What was not done: "nothing was sent".
         """
         match self.status:
-            case 401 if node.token:
-                text = f"{node.url} does not know this token; {not_done}. " + (
-                    "Give the secret of one of its [server] tokens with --token or EVENTFLOW_TOKEN."
-                )
             case 401:
-                text = f"{node.url} asks for a token; {not_done}. Give it with --token or " + (
-                    "EVENTFLOW_TOKEN: the secret of one of its [server] tokens."
+                known = "does not know this token" if node.token else "asks for a token"
+                text = (
+                    f"{node.url} {known}; {not_done}. "
+                    "Give the secret of one of its [server] tokens with --token or EVENTFLOW_TOKEN."
                 )
             case 403:
                 text = f"{node.url} does not allow this with this token; {not_done}. {self.detail}"
             case 429 | 500 | 503 | 400 | 413 | 422:
                 text = f"{node.url}: {self.detail}"
             case _:
-                text = f"{node.url} answered {self.status}; {not_done}. Is it an EventFlow node? " + (
+                text = (
+                    f"{node.url} answered {self.status}; {not_done}. Is it an EventFlow node? "
                     "Name one with --url or EVENTFLOW_URL."
                 )
         return Stop(text)

@@ -62,7 +62,7 @@ def opened(name: str) -> Iterator[Source]:
         yield _source("standard input", sys.stdin.buffer, None)
         return
     try:
-        file = Path(name).open("rb")
+        file = Path(name).open("rb")  # noqa: SIM115  # closed by the `with` below
     except OSError as error:
         raise wrong(f"{name}: can't be read: {error.strerror}. Nothing was sent.") from None
     except ValueError as error:  # a NUL in the name

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from eventflow.delivery import Attempt, Delivery, Place
-from eventflow.event import Event
+from eventflow.event import Event  # noqa: TC001  # the signatures are for readers at run time
 
 
 class Kind(StrEnum):
@@ -161,7 +161,7 @@ class Depth(msgspec.Struct, frozen=True, gc=False):
 
 
 class Counts(msgspec.Struct, frozen=True, gc=False):
-    """One topic's line of the ledger. All but the depths never go back, not over restarts either."""
+    """One topic's line of the ledger. All but the depths never go back, nor start again."""
 
     created: int = 0
     delivered: int = 0

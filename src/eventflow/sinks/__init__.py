@@ -17,6 +17,6 @@ def make_sink(settings: SinkSettings, *, concurrency: int) -> Sink:
         concurrency: Deliveries at the same time: connections at most.
     """
     # Here, not above: a node without such a sink needs no HTTP client.
-    from eventflow.sinks.http import HttpSink  # noqa: PLC0415
+    from eventflow.sinks import http  # noqa: PLC0415
 
-    return HttpSink(settings, concurrency=concurrency)
+    return http.HttpSink(settings, concurrency=concurrency)

@@ -90,6 +90,7 @@ class HttpSink:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # nothing that swells when unpacked
             headers={"user-agent": f"EventFlow/{VERSION}", "accept-encoding": "identity"},
+            skip_auto_headers=("content-type",),  # the event's, or none
         )
 
     async def deliver(self, event: Event, delivery: Delivery) -> None:
@@ -133,8 +134,6 @@ class HttpSink:
         headers["ef-delivery"] = delivery.id
         headers["ef-attempt"] = str(delivery.attempt)
         headers.update(self._headers)
-        if "content-type" not in headers:
-            headers["content-type"] = "application/octet-stream"  # or aiohttp would say it anyway
         return headers, body
 
     async def _refused(self, response: aiohttp.ClientResponse) -> SinkError:

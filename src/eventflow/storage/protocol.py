@@ -7,7 +7,7 @@ a delivery before the engine forgets it. This Protocol is what everybody else ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence  # noqa: TC003  # as above
 from typing import Any, Protocol
 
 import msgspec

@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from itertools import pairwise
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -729,7 +729,7 @@ class LateSettling(EngineBench):
         assert second.taken == DELIVERED
         assert first.lost or first.taken == DELIVERED
 
-    def _place(self, kind: str) -> Place:
+    def _place(self, kind: str) -> Any:
         return {
             "delivered": DELIVERED,
             "released": RELEASED,

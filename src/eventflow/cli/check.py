@@ -1,0 +1,49 @@
+"""`eventflow check`: say all that is wrong with a configuration."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from eventflow.app import build
+from eventflow.cli.serve import path_of
+from eventflow.config import load
+
+NAME: Final = "check"
+USAGE: Final = "usage: eventflow check [CONFIG]"
+SUMMARY: Final = "say all that is wrong with a configuration"
+HELP: Final = """\
+Say all that is wrong with a configuration: each problem with its file, table and key, what was
+expected and what was found. Handlers are imported and routes compiled; nothing is started.
+
+examples:
+  eventflow check              ./eventflow.toml
+  eventflow check shop.toml    another file
+"""
+
+
+def command(
+    config: Annotated[
+        str, Parameter(help="the TOML file; left out: ./eventflow.toml, if there is one")
+    ] = "",
+    /,
+) -> int:
+    """Check a configuration; ConfigError tells what is wrong."""
+    settings = load(path_of(config), environ=os.environ)
+    build.topics_of(settings, {})
+    build.routes_of(settings)
+    build.schemas_of(settings)
+    out = [f"warning: {warning}" for warning in settings.warnings]
+    out.append(f"engine   {settings.engine.url}, durability {settings.engine.durability}")
+    out.append(f"server   http://{settings.server.host}:{settings.server.port}")
+    out += [
+        f"topic    {topic.name}: {topic.handler or (topic.sink and topic.sink.type)}, "
+        f"capacity {topic.capacity}, concurrency {topic.concurrency}"
+        for topic in settings.topics
+    ]
+    out.append("The configuration can be used.")
+    sys.stdout.write("\n".join(out) + "\n")
+    return 0

@@ -62,7 +62,7 @@ class TestFilter:
             (Filter(), "fedcba"),
             (
                 Filter(state="", topic="", reason="", cause="", fingerprint="", type="", q=""),
-                "edcba",
+                "fedcba",
             ),
             (Filter(state="parked"), "feca"),
             (Filter(state="dead"), "db"),

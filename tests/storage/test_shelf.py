@@ -229,7 +229,9 @@ class TestLookUp:
         self, connection: apsw.Connection, shelf: Shelf, make: Make
     ) -> None:
         shelf.keep([make("r1", id="1"), make("r2", id="2")])
-        connection.execute("UPDATE kept SET event_key = (SELECT event_key FROM kept LIMIT 1)")
+        connection.execute(
+            "UPDATE kept SET event_key = (SELECT event_key FROM kept WHERE ref = 'r1')"
+        )
 
         assert [k.delivery.ref for k in shelf.find_event("/shop", "1")] == ["r1"]
 

@@ -10,7 +10,7 @@ from typing import Final
 from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 
-from eventflow.cli import check, publish, serve, stats  # type: ignore[attr-defined]  # a cycle
+from eventflow.cli import check, publish, serve, stats
 from eventflow.cli.page import Page
 from eventflow.cli.stop import FAILED, INTERRUPTED, WRONG, Stop, say
 from eventflow.errors import ConfigError, EventFlowError

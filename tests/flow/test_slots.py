@@ -225,7 +225,7 @@ class TestATimeout:
 
         testing.run(story())
 
-    def test_costs_one_timer_however_many_run(self) -> None:
+    def test_costs_one_timer_however_many_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async def handler(_event: Event) -> None:
             await asyncio.sleep(0)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -21,6 +24,9 @@ from eventflow.policy.causes import (
     retry_after_at,
 )
 from eventflow.policy.expression import ExpressionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NOW = 1_800_000_000.0
 
@@ -42,6 +48,9 @@ class Missing(KeyError):
     pass
 
 
+OfPydantic = type("ValidationError", (ValueError,), {})
+
+
 @pytest.mark.parametrize(
     ("kind", "permanent", "trips_breaker"),
     [
@@ -61,12 +70,15 @@ class Missing(KeyError):
         (sqlite3.DataError, True, False),
         (msgspec.ValidationError, True, False),
         (msgspec.DecodeError, True, False),
+        (OfPydantic, True, False),
+        (json.JSONDecodeError, True, False),
         (UnicodeDecodeError, True, False),
         (InvalidEvent, True, False),
         (ExpressionError, True, False),
         (Permanent, True, False),
         # programming errors
         (TypeError, True, True),
+        (IndentationError, True, True),
         (KeyError, True, True),
         (Missing, True, True),
         (AttributeError, True, True),
@@ -123,6 +135,13 @@ def test_somebody_elses_permanent_is_not_ours() -> None:
     assert not of_exception(["shop.Permanent", "Permanent", "Exception"]).permanent
 
 
+@pytest.mark.parametrize("transient", ["ConnectionError", "TimeoutError", "OperationalError"])
+def test_the_most_derived_name_that_is_known_counts(transient: str) -> None:
+    names = ["shop.Slow", "Slow", transient, "KeyError", "LookupError"]
+
+    assert of_exception(names) == Cause("Slow", permanent=False, trips_breaker=True)
+
+
 def test_an_exception_has_a_name() -> None:
     with pytest.raises(ValueError, match="at least one class name"):
         of_exception([])
@@ -153,7 +172,8 @@ def test_retry_after_goes_along_where_another_try_is_worth_it(status: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("code", "permanent"), [(421, False), (450, False), (452, False), (550, True), (554, True)]
+    ("code", "permanent"),
+    [(400, False), (421, False), (499, False), (500, True), (554, True), (599, True), (600, False)],
 )
 def test_the_table_of_smtp_replies(
     code: int,
@@ -204,6 +224,20 @@ def test_a_success_is_no_failure(success: int) -> None:
 )
 def test_both_forms_of_retry_after(header: str | None, wait_s: float | None) -> None:
     assert retry_after_at(header, NOW) == (None if wait_s is None else NOW + wait_s)
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as context:
+        context.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+def test_a_date_without_zone_is_utc_wherever_the_node_is() -> None:
+    assert retry_after_at("Fri Jan 15 08:05:00 2027", NOW) == NOW + 300
 
 
 def test_the_dates_above_are_five_minutes_from_now() -> None:
@@ -269,6 +303,10 @@ def test_any_text_has_a_fingerprint(kind: str, message: str, frames: list[str]) 
 
     assert len(found) == 12
     assert set(found) <= set("0123456789abcdef")
+
+
+def test_half_a_character_has_a_fingerprint_too() -> None:
+    assert fingerprint("E", "\ud800") == fingerprint("E", "\udfff")
 
 
 def test_a_long_hostile_message_takes_no_time() -> None:

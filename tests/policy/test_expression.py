@@ -78,6 +78,10 @@ def value(text: str, event: Event = EVENT) -> Any:
         ("math.greatest(event.data.n, 9)", 9),
         ("base64.encode(b'hi')", "aGk="),
         ("type(event.data.n) == int", True),
+        ("type(event.data.tags) == list && type(event.data) == map", True),
+        ("type(event.type) == string && type(event.data.price) == double", True),
+        ("type(event.data.none) == null_type && type(true) == bool", True),
+        ("type(b'') == bytes && type(1u) == uint && type(int) == type", True),
         # values of other kinds
         ("timestamp('2026-11-24T08:00:00Z')", datetime(2026, 11, 24, 8, tzinfo=UTC)),
         ("duration('90s')", timedelta(seconds=90)),
@@ -91,6 +95,26 @@ def test_values(text: str, expected: Any) -> None:
 
     assert found == expected
     assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "extended"),
+    [
+        ("event.type.contains('user')", False),
+        ("size(event.type)", False),
+        ("event.type.lowerAscii()", True),
+        ("sets.contains([1], [1])", True),
+        ("strings.quote(event.type)", True),
+    ],
+)
+def test_extensions_are_added_only_for_those_who_call_them(text: str, *, extended: bool) -> None:
+    """They are forty functions in Python, and most expressions call none."""
+    assert compile_expression(text).extended is extended
+    assert value(text) is not None
+
+
+def test_an_event_without_priority_is_normal() -> None:
+    assert value("event.priority", Event(type="a", source="/s")) == "normal"
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 VARIABLES = ("event", "delivery", "header")
 
 _EXTENSIONS = {name: run for name, run in STDLIB_FUNCTIONS.items() if name != "contains"}
-_EXTENSION_NAMES = {name.rpartition(".")[2] for name in _EXTENSIONS}
 _NAMESPACES = {name.partition(".")[0] for name in _EXTENSIONS if "." in name}
+_PLAIN = {name for name in _EXTENSIONS if "." not in name}
 _TYPES = {"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"}
-_FUNCTIONS = _EXTENSION_NAMES | {
+_FUNCTIONS = {
+    *(name.rpartition(".")[2] for name in _EXTENSIONS),
     *("bytes", "contains", "double", "duration", "dyn", "endsWith", "int", "matches", "size"),
     *("startsWith", "string", "timestamp", "type", "uint"),
     *("getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours"),
@@ -137,7 +138,9 @@ class Expression:
         self._program = program
         self.variables = frozenset(program.variables())
         """Names it speaks of, those bound by its own macros included."""
-        self.extended = not _EXTENSION_NAMES.isdisjoint(program.functions())
+        self.extended = not (
+            _PLAIN.isdisjoint(program.functions()) and _NAMESPACES.isdisjoint(self.variables)
+        )
         """Whether it calls a function of the extension libraries."""
         self.reads = _reads(text) if "event" in self.variables else frozenset()
         """What it reads of the event: attributes, "data.<field>", "data" (all), "*" (everything).

@@ -145,20 +145,17 @@ class TestFile(InFile, DurableEngineContract):
     durability = "os"
 
 
-class WithThread:
-    """On a real loop with the writer's own thread; the clock is turned by hand."""
+class TestFileWithThread(InFile, Capacities, Moves, Durability):
+    """On a real loop, with the writer's own thread and fsync; the clock is turned by hand."""
 
     virtual_loop = False
     writer: Any = ThreadWriter
 
     @pytest.fixture(autouse=True)
     def _clock(self) -> None:
-        self.clock = ManualClock()
+        self.hands = ManualClock()
+        self.clock = self.hands
 
     async def let_pass(self, seconds: float) -> None:
-        self.clock.advance(seconds)
+        self.hands.advance(seconds)
         await asyncio.sleep(0.02)  # for the writer's thread
-
-
-class TestFileWithThread(WithThread, InFile, Capacities, Moves, Durability):  # type: ignore[misc]  # a clock turned by hand
-    pass

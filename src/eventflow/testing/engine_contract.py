@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from itertools import pairwise
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -251,13 +251,20 @@ class Durability(DurableBench):
         self, engine: Engine
     ) -> None:
         """Else a handler that kills its process at once would never be found out."""
-        await bring_one(engine, "a")
-        await self.let_pass(0.1)
+        await bring(engine, "a", *events(2))
         engine = await self.crash(engine)
-        await engine.start([await lease_one(engine, topic("a"))])
+        await lease_one(engine, topic("a"))
         engine = await self.crash(engine)
 
-        assert (await walk(engine, topic("a")))[0].tally.crashes == 2
+        assert [one.tally.crashes for one in await walk(engine, topic("a"))] == [1, 0]
+
+    async def test_g5_what_was_started_and_given_back_counts_no_crash(self, engine: Engine) -> None:
+        one = await bring_one(engine, "a")
+        await engine.start([one])
+        await settle(engine, one, RELEASED)
+        engine = await self.crash(engine)
+
+        assert (await walk(engine, topic("a")))[0].tally == CLEAN
 
     async def _some_of_everything(self, engine: Engine) -> None:
         await bring(engine, "a", *events(6))
@@ -587,6 +594,30 @@ class Leases(EngineBench):
 
         assert again.delivery.tally == Tally(crashes=1)
 
+    async def test_g5_after_a_crash_it_counts_only_once_it_was_started(
+        self, engine: Engine
+    ) -> None:
+        await bring_one(engine, "a")
+        crashes = []
+        for starts in (False, False, True, False):
+            await self.let_pass(LEASE_S + 1)
+            one = await lease_one(engine, topic("a"))
+            crashes.append(one.delivery.tally.crashes)
+            if starts:
+                await engine.start([one])
+        await self.let_pass(LEASE_S + 1)
+        crashes.append((await lease_one(engine, topic("a"))).delivery.tally.crashes)
+
+        assert crashes == [1, 1, 1, 2, 2]
+
+    async def test_g5_what_was_lost_is_not_started(self, engine: Engine) -> None:
+        one = await bring_one(engine, "a")
+        await self.let_pass(LEASE_S + 1)
+
+        assert list(await engine.start([one])) == [False]
+        again = await lease_one(engine, topic("a"))
+        assert list(await engine.start([one, again])) == [False, True]
+
     async def test_g5_in_common_it_counts_nothing(self, engine: Engine) -> None:
         await engine.accept([event("1")])
         await lease_one(engine, COMMON_QUEUE)
@@ -729,14 +760,15 @@ class LateSettling(EngineBench):
         assert second.taken == DELIVERED
         assert first.lost or first.taken == DELIVERED
 
-    def _place(self, kind: str) -> Any:
-        return {
+    def _place(self, kind: str) -> Place:
+        named: dict[str, Place] = {
             "delivered": DELIVERED,
             "released": RELEASED,
             "retrying": self.lane_place(60),
             "parked": self.parked_place(),
             "dead": dead_place(),
-        }[kind]
+        }
+        return named[kind]
 
 
 class Moves(EngineBench):

@@ -310,14 +310,25 @@ class EmbeddedEngine:
             except BaseException:  # also where whoever wanted the leases was cancelled
                 self._take_back(leases)
                 raise
-        else:
+        elif fresh:
             self.committer.kick()
 
     async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
         self._check_open()
-        self._riders.starts(lease.token for lease in leases if lease.token.lease is lease)
-        await self.committer.submit(Txn())
-        return [lease.token.lease is lease for lease in leases]
+        now = self.clock.now_s()
+        held = [lease.token for lease in leases if self._holds(lease, now)]
+        self._riders.starts(held)
+        try:
+            await self.committer.submit(Txn())
+        except EngineUnavailable:
+            self._riders.withdraw(held)
+            raise
+        return [self._holds(lease, now) for lease in leases]
+
+    @staticmethod
+    def _holds(lease: Lease, now: float) -> bool:
+        entry: Entry = lease.token
+        return entry.lease is lease and (entry.settling or entry.until > now)
 
     def _take_back(self, leases: list[Lease]) -> None:
         """Put back what was leased but not handed over, where nobody else has it by now."""
@@ -389,10 +400,9 @@ class EmbeddedEngine:
         until = now + self.state.plan.lease_s
         kept = []
         for lease in leases:
-            entry: Entry = lease.token
-            holds = entry.lease is lease and (entry.until > now or entry.settling)
+            holds = self._holds(lease, now)
             if holds:
-                entry.until = until
+                lease.token.until = until
             kept.append(holds)
         return kept
 

@@ -41,6 +41,11 @@ class Riders:
         """Tell that these are being run."""
         self._fresh += entries
 
+    def withdraw(self, entries: Iterable[Entry]) -> None:
+        """Don't tell that these are being run: whoever wanted to run them was told not to."""
+        numbers = {entry.number for entry in entries}
+        self._fresh = [entry for entry in self._fresh if entry.number not in numbers]
+
     def returns(self, entries: Iterable[Entry]) -> None:
         """Tell that these were not run after all."""
         for entry in entries:

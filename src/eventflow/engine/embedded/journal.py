@@ -190,22 +190,23 @@ class Journal:
         Raises:
             JournalInUse: another process has it open.
             JournalUnreadable: damaged, not a journal, or of a newer version.
+            EngineUnavailable: the file can't be written.
         """
         self.path = path
         self.in_memory = path == ":memory:"
         self._lock = None if self.in_memory or vfs else _lock(path)
         try:
             self.connection = _connect(path, vfs)
-            try:
-                self._prepare(now_s, chain, durability)
-            except BaseException:
-                self.connection.close()
-                raise
         except BaseException:
             self._unlock()
             raise
-        self.shelf = shelf(self.connection)
-        self.audit = AuditLog(self.connection, self.meta("chain"), audit_key)
+        try:
+            self._prepare(now_s, chain, durability)
+            self.shelf = shelf(self.connection)
+            self.audit = AuditLog(self.connection, self.meta("chain"), audit_key)
+        except BaseException:
+            self.close(clean=False)
+            raise
 
     def begin(self) -> None:
         """Take over the file: all that is read so far becomes durable, and the end unclean.
@@ -217,11 +218,9 @@ class Journal:
         Raises:
             EngineUnavailable: the file can't be written.
         """
-        try:
+        with self._writing():
             self.tidy()
             self.set_meta("clean", 0)
-        except apsw.Error as error:
-            raise EngineUnavailable(f"journal {self.path} can't be written: {error}") from error
         self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
     # reading back ------------------------------------------------------------
@@ -258,7 +257,8 @@ class Journal:
 
     def meta(self, name: str) -> Any:
         """Return a fact about the file."""
-        found = self._one("SELECT value FROM meta WHERE name = ?", (name,))
+        with self._reading():
+            found = self._one("SELECT value FROM meta WHERE name = ?", (name,))
         if found is None:
             raise self._damaged(f"it does not say {name!r}")
         return found[0]
@@ -364,13 +364,17 @@ class Journal:
             self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def close(self, *, clean: bool = True) -> None:
-        """Close the file; `clean` says that nothing was running."""
+        """Close the file; `clean` says that nothing was running.
+
+        A disk that fails now takes nothing away: the end is then an unclean one.
+        """
+        disk_failed = contextlib.suppress(apsw.FullError, apsw.IOError)
         try:
-            try:
+            with disk_failed:
                 if clean:
                     self.set_meta("clean", 1)
                     self.tidy()
-            finally:
+            with disk_failed:
                 self.connection.close()
         finally:
             self._unlock()
@@ -393,9 +397,10 @@ class Journal:
                 f"it has version {version}, this EventFlow reads up to {VERSION}",
                 "Run the newer EventFlow that wrote it.",
             )
-        _configure(self.connection, durability)
-        if empty:
-            self._create(now_s, chain)
+        with self._writing():
+            _configure(self.connection, durability)
+            if empty:
+                self._create(now_s, chain)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -403,6 +408,13 @@ class Journal:
             yield
         except (apsw.NotADBError, apsw.CorruptError, apsw.SQLError) as error:
             raise self._damaged(str(error)) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as error:
+            raise EngineUnavailable(f"journal {self.path} can't be written: {error}") from error
 
     def _create(self, now_s: float, chain: str) -> None:
         with self.connection:

@@ -164,6 +164,19 @@ class TestAThreadPastItsTimeout:
 
             assert await runner.run(0, DELIVERY) is SUCCEEDED
 
+    async def test_leaves_the_next_run_its_own_timeout(self) -> None:
+        first, second = threading.Event(), threading.Event()
+        holds = iter([first, second])
+
+        async with running(
+            lambda _: next(holds).wait() and None, timeout_s=0.03, concurrency=1
+        ) as r:
+            assert (await _run(r)).timed_out
+            asyncio.get_running_loop().call_later(0.05, first.set)
+            async with asyncio.timeout(5):
+                assert (await _run(r)).timed_out
+            second.set()
+
     async def test_frees_one_place_for_one_who_waits(self) -> None:
         """However waiting is given up, a free thread is never forgotten."""
         threads = Threads(1, "t", asyncio.get_running_loop())
@@ -277,6 +290,14 @@ class TestProcesses:
         assert (died.cause, died.permanent) == ("ProcessDied", False)
         assert died.error == "its worker process ended with status 3"
         assert well is SUCCEEDED
+
+    async def test_have_time_to_start(self, theirs: ModuleType) -> None:
+        """A run's time begins when a process has taken it."""
+        handler = Handler.of_function(theirs.later, executor="process", timeout_s=0.02)
+        runner = Runner(handler, "email", 1, SystemClock(), Metrics())
+
+        assert isinstance(await _run(runner), Postponed)
+        await runner.close()
 
     async def test_take_batches(self, theirs: ModuleType) -> None:
         async with running(theirs.half, executor="process", concurrency=1, batch=Batch()) as runner:

@@ -509,8 +509,8 @@ class TestDurations:
 
         async def story() -> None:
             runner = runner_of(handler, metrics=metrics)
-            await runner.run(0, DELIVERY)
             assert b"eventflow_stuck_threads{" in metrics.render()
+            await runner.run(0, DELIVERY)
             await runner.close()
 
         testing.run(story())

@@ -97,11 +97,12 @@ async def test_a_blocking_handler_is_named_with_its_stack(
     }
 
 
+@pytest.mark.slow
 async def test_a_block_is_one_incident_however_long(caplog: pytest.LogCaptureFixture) -> None:
     watched = Watched(caplog, 0.1)
 
     async def greedy(_event: Event) -> None:
-        watched.block(0.2)
+        watched.block(0.5)
 
     watched.watchdog.watch("email", Handler.of_function(greedy, timeout_s=10))
     await watched.run(greedy)

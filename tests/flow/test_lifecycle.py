@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventflow import Event, EventFlow, QueueFull
+from eventflow import Event, EventFlow, QueueFull, RetryLater
 from eventflow.engine.protocol import Kind, Queue
 from eventflow.errors import EngineUnavailable, EventFlowError, UnknownName
 from eventflow.storage.protocol import Actor
@@ -207,5 +207,24 @@ def test_nothing_works_before_it_is_started() -> None:
     async def story() -> None:
         with pytest.raises(EventFlowError, match="not running: use `async with flow:`"):
             await flow.publish(event("1"))
+
+    run(story())
+
+
+def test_a_message_that_is_no_text_does_not_stop_the_node() -> None:
+    """A lone surrogate in what a handler raised failed the commit, and the engine with it."""
+
+    async def fails(event: Event) -> None:
+        if event.id == "later":
+            raise RetryLater(1, why="half \ud800")
+        raise ValueError("half \ud800")
+
+    async def story() -> None:
+        flow = node("memory:", fails, retry={"max_attempts": 2})
+        async with started(flow):
+            await flow.publish_many([event("fails"), event("later")])
+            ledger = await settle(flow)
+            assert ledger.topics["work"].dead == 2
+            assert flow.flow.unready() == []
 
     run(story())

@@ -145,6 +145,15 @@ def cut(text: str, limit: int = ERROR_MAX) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def storable(text: str) -> str:
+    """Return `text` with lone surrogates written out.
+
+    They are no UTF-8: one in an exception's message would fail the commit that keeps it, and with
+    it everybody else's.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def _alone(error: BaseException) -> BaseException:
     """Return the one exception in a group of one, or in a group in one: what a task group adds."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:

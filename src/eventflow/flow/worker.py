@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from eventflow.delivery import CLEAN, DELIVERED, RELEASED, Attempt, Decision, Delivery, Place
 from eventflow.engine.protocol import Act, Kind, Lease, Note, Queue, Settle, Settled
 from eventflow.errors import EngineUnavailable
+from eventflow.flow.failures import storable
 from eventflow.flow.settler import AGAIN_S, Settler
 from eventflow.policy.decide import decide
 from eventflow.policy.outcome import SUCCEEDED, Failed, Outcome, Postponed, Started, Succeeded
@@ -307,7 +308,7 @@ class Worker:
         decision = self._decide(ran.lease.delivery, outcome)
         attempt = traceback = None
         if isinstance(outcome, Failed):
-            traceback = outcome.traceback
+            traceback = None if outcome.traceback is None else storable(outcome.traceback)
             attempt = _failed_attempt(ran, outcome)
         elif isinstance(outcome, Postponed):
             attempt = Attempt(
@@ -315,7 +316,7 @@ class Worker:
                 ran.ended_at,
                 "retry_later",
                 "RetryLater",
-                outcome.why,
+                storable(outcome.why),
                 round=ran.lease.delivery.tally.rounds,
             )
         return Settle(ran.lease, decision.tries, Note(decision.because, attempt, traceback))
@@ -401,8 +402,8 @@ def _failed_attempt(ran: Ran, failed: Failed) -> Attempt:
         ran.started_at,
         ran.ended_at,
         outcome,
-        failed.cause,
-        failed.error,
+        storable(failed.cause),
+        storable(failed.error),
         failed.fingerprint,
         ran.lease.delivery.tally.rounds,
     )

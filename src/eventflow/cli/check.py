@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from eventflow.app import build
 from eventflow.cli.serve import path_of
-from eventflow.config import load
+from eventflow.config import Settings, load
+from eventflow.errors import ConfigError
 
 NAME: Final = "check"
 USAGE: Final = "usage: eventflow check [CONFIG]"
@@ -33,9 +35,9 @@ def command(
 ) -> int:
     """Check a configuration; ConfigError tells what is wrong."""
     settings = load(path_of(config), environ=os.environ)
-    build.topics_of(settings, {})
-    build.routes_of(settings)
-    build.schemas_of(settings)
+    problems = [*_problems(settings)]
+    if problems:
+        raise ConfigError(problems)
     out = [f"warning: {warning}" for warning in settings.warnings]
     out.append(f"engine   {settings.engine.url}, durability {settings.engine.durability}")
     out.append(f"server   http://{settings.server.host}:{settings.server.port}")
@@ -47,3 +49,17 @@ def command(
     out.append("The configuration can be used.")
     sys.stdout.write("\n".join(out) + "\n")
     return 0
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    """Yield what only building it shows: all of it, not what the first step finds."""
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: build.topics_of(settings, {}),
+        lambda: build.routes_of(settings),
+        lambda: build.schemas_of(settings),
+    )
+    for step in steps:
+        try:
+            step()
+        except ConfigError as error:
+            yield from error.problems

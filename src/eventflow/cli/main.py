@@ -12,6 +12,7 @@ from rich.console import Console
 
 from eventflow.cli import check, publish, serve, stats
 from eventflow.cli.page import Page
+from eventflow.cli.source import STDIN
 from eventflow.cli.stop import FAILED, INTERRUPTED, WRONG, Stop, say
 from eventflow.errors import ConfigError, EventFlowError
 from eventflow.version import VERSION
@@ -76,8 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` (without the program's name) says; return the exit status."""
     # Help and version are text for people and pipes alike: no colours, no width of a terminal.
     console = Console(color_system=None, width=1000)
+    given = sys.argv[1:] if argv is None else argv
+    words = [STDIN if word == "-" else word for word in given]
     try:
-        status = commands()(list(sys.argv[1:] if argv is None else argv), console=console)
+        status = commands()(words, console=console)
         sys.stdout.flush()
     except CycloptsError as error:
         return _ended(f"{error}{_advice(error)}", WRONG)

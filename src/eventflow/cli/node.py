@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -45,6 +46,13 @@ class Node:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S)
         return aiohttp.ClientSession(self.url, headers=headers, timeout=timeout)
 
+    def strange(self, not_done: str) -> Stop:
+        """Return the end of a command that was answered by something else than a node."""
+        return Stop(
+            f"{self.url} answered what no EventFlow node does; {not_done}. "
+            "Name a node with --url or EVENTFLOW_URL."
+        )
+
     def absent(self, error: BaseException, not_done: str) -> Stop:
         """Return the end of a command that found no node.
 
@@ -80,6 +88,11 @@ def node_of(url: str, token: str) -> Node:
 def reason(error: BaseException) -> str:
     """Return in a few words why a connection failed."""
     inner = getattr(error, "os_error", error)
+    if isinstance(inner, aiohttp.ClientPayloadError):
+        return "it broke off"  # aiohttp's words are about chunks and lengths
     if isinstance(inner, TimeoutError):
         return "it took too long"
+    number = getattr(inner, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)  # asyncio's words name the address once more
     return str(getattr(inner, "strerror", None) or inner) or type(inner).__name__

@@ -38,11 +38,12 @@ class Patience:
         self._since = None
         self._tries = 0
 
-    def next_s(self, asked_s: float | None) -> float | None:
+    def next_s(self, asked_s: float | None, least_s: float = 0.0) -> float | None:
         """Return the seconds to wait before the next try; None: patience is at its end.
 
         Args:
             asked_s: What the node asked for, None if nothing.
+            least_s: Be patient for so long at least.
         """
         now = self._now()
         if self._since is None:
@@ -50,8 +51,9 @@ class Patience:
         # 2 ** 10 is past any longest wait, and no number grows without end.
         own_s = min(LONGEST_S, FIRST_S * 2 ** min(self._tries, 10))
         self._tries += 1
-        delay_s = own_s if asked_s is None else asked_s
-        return delay_s if now + delay_s <= self._since + self.wait_s and self.wait_s else None
+        delay_s = own_s if asked_s is None else max(0.0, asked_s)
+        wait_s = max(self.wait_s, least_s)
+        return delay_s if wait_s > 0 and now + delay_s <= self._since + wait_s else None
 
     async def wait(self, delay_s: float) -> None:
         """Wait."""

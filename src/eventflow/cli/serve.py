@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -10,7 +12,9 @@ from cyclopts import Parameter
 from eventflow.app import EventFlow
 from eventflow.app.build import imported
 from eventflow.app.serving import run
-from eventflow.cli.stop import say, wrong
+from eventflow.cli.stop import DONE, Stop, say, wrong
+from eventflow.errors import ConfigError
+from eventflow.web.server import Server
 
 NAME: Final = "serve"
 USAGE: Final = "usage: eventflow serve [CONFIG] [options]"
@@ -22,6 +26,7 @@ examples:
   eventflow serve                          with ./eventflow.toml, or the defaults without one
   eventflow serve shop.toml --port 9000    with another file, on another port
   eventflow serve --app shop.app:flow      the EventFlow object that Python code makes
+  eventflow serve --check-free             only see whether nobody listens there yet
 """
 DEFAULT: Final = Path("eventflow.toml")
 
@@ -41,6 +46,9 @@ def command(
     port: Annotated[
         int | None, Parameter(metavar="PORT", help="listen there; 0 takes a free one")
     ] = None,
+    check_free: Annotated[
+        bool, Parameter(negative=(), help="only say whether it can listen there; start nothing")
+    ] = False,
 ) -> int:
     """Run a node; return its exit status."""
     if app and config:
@@ -49,9 +57,17 @@ def command(
     server: dict[str, Any] = {"host": host or None, "port": port}
     flow.override({"server": {key: value for key, value in server.items() if value is not None}})
     try:
+        if check_free:
+            where = flow.settings.server
+            print(f"{asyncio.run(_listen_once(where.host, where.port))} is free")
+            return DONE
         return run(flow)
-    except OSError as error:
-        raise wrong(f"can't listen: {error}. Nothing was started.") from error
+    except ConfigError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+            # Nothing is wrong with the settings: they work once the other one has ended.
+            raise Stop(f"{error} Nothing was started.") from error
+        raise
 
 
 def path_of(config: str) -> Path | None:
@@ -59,6 +75,7 @@ def path_of(config: str) -> Path | None:
     if config:
         return Path(config)
     if DEFAULT.exists():
+        say(f"eventflow: ./{DEFAULT} is used.")
         return DEFAULT
     say(f"eventflow: there is no ./{DEFAULT}: the defaults and the environment are used.")
     return None
@@ -69,3 +86,19 @@ def _of_app(name: str) -> EventFlow:
     if not isinstance(found, EventFlow):
         raise wrong(f"--app: expected an EventFlow object, got {type(found).__name__} at {name!r}.")
     return found
+
+
+async def _listen_once(host: str, port: int) -> str:
+    """Listen, stop again, and return where that was.
+
+    Raises:
+        ConfigError: it can't be listened on.
+    """
+    server = Server(_nobody, host, port)
+    address = await server.start()
+    await server.stop()
+    return address.url
+
+
+async def _nobody(_scope: Any, _receive: Any, _send: Any) -> None:
+    """Answer nobody: nobody has been told the address."""

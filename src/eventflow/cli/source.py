@@ -24,7 +24,8 @@ from eventflow.cloudevents import encode_structured
 from eventflow.errors import InvalidEvent
 from eventflow.event import Event
 
-STDIN: Final = "-"
+STDIN: Final = "\0"
+"""What stands for "-", which cyclopts takes for an option: no file can be named so."""
 _BOM: Final = b"\xef\xbb\xbf"
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _ANY = msgspec.json.Decoder(msgspec.Raw)
@@ -53,7 +54,7 @@ class Source:
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[Source]:
-    """Open a file, or standard input for "-".
+    """Open a file, or standard input for `STDIN`.
 
     Raises:
         Stop: it can't be read.

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import aiohttp
 import msgspec
 from cyclopts import Parameter
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from eventflow.cli.node import DEFAULT_URL, LOST, Token, Url, node_of
+from eventflow.cli.node import DEFAULT_URL, LOST, Node, Token, Url, node_of
 from eventflow.cli.problems import problem_of
+from eventflow.cli.stop import DONE
 
 NAME: Final = "stats"
 USAGE: Final = "usage: eventflow stats [options]"
@@ -26,8 +32,12 @@ examples:
 """
 COLUMNS: Final = (
     *("created", "delivered", "queued", "running", "retrying"),
-    *("parked", "dead", "discarded", "unaccounted"),
+    *("parked", "dead", "unaccounted"),
 )
+SELDOM: Final = ("discarded", "archived")
+_WIDE: Final = 1000
+_SHAPES: Final = (TypeError, ValueError, AttributeError)
+"""What an answer that is JSON, but no ledger, ends with."""
 
 
 def command(
@@ -37,39 +47,56 @@ def command(
     json: Annotated[bool, Parameter(negative=(), help="print the answer as JSON")] = False,
 ) -> int:
     """Print the ledger."""
-    shown = asyncio.run(_get(url, token))
-    sys.stdout.write(shown.decode() + "\n" if json else table(msgspec.json.decode(shown)))
-    return 0
-
-
-async def _get(url: str, token: str) -> bytes:
     node = node_of(url, token)
+    answer = asyncio.run(_get(node))
     try:
-        async with node.session() as session, session.get("/v1/stats") as answer:
+        stats = msgspec.json.decode(answer, type=dict[str, Any])
+        shown = table(stats["topics"]), summary(stats)
+    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, *_SHAPES) as error:
+        raise node.strange("nothing was shown") from error
+    if json:
+        print(answer.decode())
+        return DONE
+    # A pipe has no width, and nothing may be cut off.
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE, color_system=None)
+    console.print(shown[0], highlight=False)
+    print(f"\n{shown[1]}")
+    return DONE
+
+
+async def _get(node: Node) -> bytes:
+    try:
+        async with (
+            node.session() as session,
+            session.get("/v1/stats", allow_redirects=False) as answer,
+        ):
             if answer.status != 200:
                 raise (await problem_of(answer)).end(node, "nothing was shown")
             return await answer.read()
-    except (*LOST, aiohttp.ClientError) as error:
+    except LOST as error:
         raise node.absent(error, "nothing was shown") from error
+    except aiohttp.ClientError as error:
+        raise node.strange("nothing was shown") from error
 
 
-def table(stats: dict[str, Any]) -> str:
-    """Return the ledger as lines of text."""
-    rows = [["topic", *COLUMNS]]
-    for name, topic in stats["topics"].items():
-        marks = " (paused)" if topic.get("paused") else ""
-        rows.append([name + marks, *(str(topic[column]) for column in COLUMNS)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        row[0].ljust(widths[0])
-        + "".join(cell.rjust(width + 2) for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
+def table(topics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return the ledger, a row a topic. Columns that are seldom needed show when they are."""
+    columns = [*COLUMNS, *(name for name in SELDOM if any(t[name] for t in topics.values()))]
+    shown = Table(box=SIMPLE, pad_edge=False, show_edge=False)
+    shown.add_column("topic", overflow="fold")
+    for column in columns:
+        shown.add_column(column, justify="right", overflow="fold")
+    for name, topic in topics.items():
+        mark = " (paused)" if topic.get("paused") else ""
+        shown.add_row(Text(name + mark), *(f"{topic[column]:,}" for column in columns))
+    return shown
+
+
+def summary(stats: Mapping[str, Any]) -> str:
+    """Return what is said below the table."""
     storage = stats["storage"]
-    lines += [
-        "",
-        f"accepted {stats['accepted']}, unaccounted {stats['unaccounted']}",
-        f"storage {storage['used_bytes']} of {storage['max_bytes']} bytes",
-        f"durability {stats['durability']}, counted since {stats['since']}",
-    ]
-    return "\n".join(lines) + "\n"
+    return (
+        f"accepted {stats['accepted']:,}, unaccounted {stats['unaccounted']:,}\n"
+        f"storage {storage['used_bytes']:,} of {storage['max_bytes']:,} bytes\n"
+        f"durability {stats['durability']}, counted since {stats['since']}"
+    )

@@ -144,6 +144,8 @@ def test_what_libraries_log_comes_too_and_once() -> None:
     of_its_own = io.StringIO()
     logging.getLogger("uvicorn.access").addHandler(logging.StreamHandler(of_its_own))
     logging.getLogger("uvicorn.access").propagate = False
+    # A server that ran in this process before has set it to what it was told.
+    logging.getLogger("uvicorn.access").setLevel(logging.NOTSET)
     text = text_of()
     logging.getLogger("uvicorn.access").info("%s 200", "GET /livez")
     as_json = json_of()

@@ -15,7 +15,7 @@ from eventflow.config.describe import described
 from eventflow.config.example import example
 from eventflow.config.quantities import Duration, Size
 from eventflow.config.reference import reference
-from eventflow.config.schema import Group, Leaf, Table, table_of
+from eventflow.config.schema import Group, Leaf, Table, Variants, table_of
 from eventflow.config.unavailable import NOT_BUILT
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,12 @@ PAGE = ROOT / "docs" / "reference" / "configuration.md"
 
 
 def tables(table: Table) -> set[Table]:
-    inner = (tables(key.node.table) for key in table.keys if isinstance(key.node, Group))
+    inner = []
+    for key in table.keys:
+        if isinstance(key.node, Group):
+            inner.append(tables(key.node.table))
+        elif isinstance(key.node, Variants):
+            inner += [tables(one) for one in key.node.tables]
     return {table}.union(*inner)
 
 
@@ -144,7 +149,8 @@ class TestExample:
         text = example()
         for table in TABLES:
             for key in table.keys:
-                if not isinstance(key.node, Group) and key.name not in ("name", "value", "path"):
+                inner = isinstance(key.node, Group | Variants)
+                if not inner and key.name not in ("name", "value", "path"):
                     assert re.search(rf"^(# )?\[?\[?{key.name}\b|{key.name} = ", text, re.MULTILINE)
 
 

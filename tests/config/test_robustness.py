@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from eventflow.config import Settings, parse
 from eventflow.config.environ import variable
-from eventflow.config.schema import Group, Shape, Table, table_of
+from eventflow.config.schema import Group, Shape, Table, Variants, table_of
+from eventflow.config.topic import TopicSettings
 from eventflow.config.tree import location
 from eventflow.errors import ConfigError
 
@@ -72,16 +73,37 @@ def paths(table: Table, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
         yield path
         if isinstance(key.node, Group) and key.node.shape is Shape.ONE:
             yield from paths(key.node.table, path)
+        elif isinstance(key.node, Variants):
+            yield from paths(key.node.merged, path)
         elif isinstance(key.node, Group) and key.node.shape is Shape.NAMED:
             yield (*path, "email")
             yield from paths(key.node.table.named, (*path, "email"))
 
 
-PATHS = sorted(paths(table_of(Settings)))
+PATHS = sorted(set(paths(table_of(Settings))))
+
+
+def types(table: Table) -> dict[str, str]:
+    """Return by a key's name the `type` that a table of several kinds must be to have it."""
+    return {
+        key.name: word
+        for outer in table.keys
+        if isinstance(outer.node, Variants)
+        for word in reversed(outer.node.type.words)
+        for key in outer.node.of(word).keys
+    }
+
+
+TYPES = types(table_of(TopicSettings))
 
 
 def nested(path: tuple[str, ...], value: object) -> dict[str, Any]:
-    for name in reversed(path):
+    *above, last = path
+    table = {last: value}
+    if "sink" in above and last != "type":
+        table["type"] = TYPES[last]
+    value = table
+    for name in reversed(above):
         value = {name: value}
     assert isinstance(value, dict)
     return value

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from eventflow.config import HttpSinkSettings
+from eventflow.config import Header, HttpSinkSettings
 from eventflow.config.secret import Secret
-from eventflow.config.topic import Header
 from eventflow.delivery import Delivery, Tally
 from eventflow.errors import ConfigError
 from eventflow.event import Event

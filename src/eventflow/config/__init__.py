@@ -18,13 +18,11 @@ from eventflow.config.settings import (
     Token,
     WeightsSettings,
 )
+from eventflow.config.sinks import Header, HttpSinkSettings, SinkSettings
 from eventflow.config.topic import (
     BatchSettings,
-    Header,
-    HttpSinkSettings,
     RecoverySettings,
     RetrySettings,
-    SinkSettings,
     TopicSettings,
 )
 from eventflow.config.units import Share

@@ -240,6 +240,6 @@ def _short_secrets(subject: Subject) -> Iterator[str]:
 def _cut_timeouts(subject: Subject) -> Iterator[str]:
     for topic in subject.tables("topics"):
         sink = topic["sink"]
-        if sink and sink["timeout_s"] > topic["timeout_s"]:
+        if sink and sink.get("timeout_s", 0.0) > topic["timeout_s"]:
             where, cut = subject.where(sink, "timeout"), subject.said(topic, "timeout")
             yield f"{where}: has no effect: the topic's own timeout of {cut} comes before"

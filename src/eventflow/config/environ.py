@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from eventflow.config.kinds import toml_value
-from eventflow.config.schema import Group, Leaf, Node, Shape, Table
+from eventflow.config.schema import Group, Leaf, Node, Shape, Table, Variants
 from eventflow.config.tree import Origin, Path, Tree, quoted
 from eventflow.config.unavailable import not_built
 from eventflow.errors import did_you_mean
@@ -68,6 +68,8 @@ def variables(schema: Table, tree: Tree, path: Path = ()) -> Iterator[str]:
         yield variable(at)
         if isinstance(key.node, Group):
             yield from _variables_within(key.node, at, tree)
+        elif isinstance(key.node, Variants):
+            yield from variables(key.node.merged, tree, at)
 
 
 def variable(path: Path) -> str:
@@ -110,6 +112,8 @@ def _find(table: Table, path: Path, rest: str, tree: Tree) -> tuple[Path, Node |
         return at, key.node
     if isinstance(key.node, Group) and tail:
         return _find_within(key.node, at, tail, tree)
+    if isinstance(key.node, Variants) and tail:  # the reader says what this `type` does not have
+        return _find(key.node.merged, at, tail, tree)
     return None
 
 
@@ -158,7 +162,7 @@ def _value(node: Node | None, text: str) -> object:
         return text
     if isinstance(node, Leaf):
         return node.kind.from_text(text)
-    if isinstance(node, Group) or text.startswith("["):
+    if isinstance(node, Group | Variants) or text.startswith("["):
         return toml_value(text)
     return text
 

@@ -6,11 +6,13 @@ from the schema, so the example can't name a setting that is not there.
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from typing import TYPE_CHECKING, Final
 
 from eventflow.config.describe import described
-from eventflow.config.schema import MISSING, Group, Key, Leaf, Shape, Table, table_of
+from eventflow.config.kinds import Choice
+from eventflow.config.schema import MISSING, Group, Key, Leaf, Shape, Table, Variants, table_of
 from eventflow.config.settings import Settings
 from eventflow.config.tree import Path, location
 
@@ -56,7 +58,9 @@ def _top(key: Key) -> str:
         case Shape.ONE:
             return _table(group.table, (key.name,), f"[{key.name}]", what)
         case Shape.NAMED:
-            return _table(group.table.named, (key.name, "api"), f"[{key.name}.api]", what)
+            table = group.table.named
+            shown = _table(table, (key.name, "api"), f"[{key.name}.api]", what)
+            return shown + "".join(_others(table, (key.name,)))
         case Shape.LIST:
             header = f"[[{key.name}]]"
             return _table(group.table, (key.name,), header, what, left_out=True)
@@ -76,27 +80,55 @@ def _table(table: Table, path: Path, header: str, what: str, *, left_out: bool =
 
 def _inner(table: Table, path: Path, *, left_out: bool) -> Iterator[str]:
     for key in table.keys:
-        if isinstance(key.node, Group) and key.node.shape is Shape.ONE:
+        within = _within(key)
+        if within is not None:
             at = (*path, key.name)
             needed = any(name.startswith(f"{_dotted(at)}.") for name in NEEDED)
             missing = left_out or (key.default is None and not needed)
             what, header = described(table.cls)[key.field].what, location(at, table=True)
-            yield _table(key.node.table, at, header, what, left_out=missing)
+            yield _table(within, at, header, what, left_out=missing)
+
+
+def _within(key: Key) -> Table | None:
+    """Return the table that a key stands for; of several kinds the first."""
+    match key.node:
+        case Variants(tables):
+            return tables[0]
+        case Group(Shape.ONE, table):
+            return table
+        case _:
+            return None
+
+
+def _others(table: Table, path: Path) -> Iterator[str]:
+    """Yield, for each kind of table that `table` does not show, a topic of that name."""
+    for key in table.keys:
+        if not isinstance(key.node, Variants):
+            continue
+        for word, other in zip(key.node.type.words[1:], key.node.tables[1:], strict=True):
+            at, what = (*path, word), inspect.cleandoc(other.cls.__doc__ or "")
+            yield f'\n{_comment(what)}# {location(at, table=True)}\n# match = "user.*"\n'
+            within = (*at, key.name)
+            yield _table(other, within, location(within, table=True), "", left_out=True)
 
 
 def _line(key: Key, what: str, path: Path, *, left_out: bool) -> str:
     """Return a value with what it is; nothing for a table within."""
-    if isinstance(key.node, Group) and key.node.shape is Shape.ONE:
+    if _within(key) is not None:
         return ""
     dotted = _dotted(path)
     sampled = dotted in SAMPLES
     needless = bool(key.follows) or (sampled and dotted not in NEEDED)
-    value = SAMPLES[dotted] if sampled else _default(key)
+    value = SAMPLES[dotted] if sampled else _shown(key)
     mark = "# " if left_out or needless else ""
     return f"{_comment(what)}{mark}{key.name} = {value}\n"
 
 
-def _default(key: Key) -> str:
+def _shown(key: Key) -> str:
+    if isinstance(key.node, Leaf) and isinstance(key.node.kind, Choice):
+        words = key.node.kind.words
+        if len(words) == 1:  # the `type` of one of several tables
+            return key.node.kind.write(words[0])
     if not isinstance(key.node, Leaf) or key.default is None or key.default is MISSING:
         raise LookupError(f"{key.name} has no default to show: it needs a sample")
     return key.node.kind.write(key.default)

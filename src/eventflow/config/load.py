@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eventflow.config import checks
 from eventflow.config import environ as environment
 from eventflow.config.reader import Reader
-from eventflow.config.schema import Group, Node, Shape, table_of
+from eventflow.config.schema import Group, Node, Shape, Variants, table_of
 from eventflow.config.settings import Settings
 from eventflow.config.tree import Origin, Tree, quoted
 from eventflow.errors import ConfigError
@@ -123,8 +123,10 @@ def _syntax(error: str, text: str) -> str:
 
 def _value(node: Node, found: Any) -> Any:
     """Return the frozen value for a part of a draft without problems."""
-    if not isinstance(node, Group) or found is None:
+    if found is None or not isinstance(node, Group | Variants):
         return found
+    if isinstance(node, Variants):
+        return _value(Group(Shape.ONE, found.table), found)
     if node.shape is not Shape.ONE:
         return tuple(_value(Group(Shape.ONE, node.table), item) for item in found)
     fields = {key.field: _value(key.node, found[key.field]) for key in node.table.keys}

@@ -13,7 +13,7 @@ from typing import Any
 
 from eventflow.config.environ import BadReference, expand
 from eventflow.config.kinds import Kind, Unfit
-from eventflow.config.schema import MISSING, Group, Key, Leaf, Many, Shape, Table
+from eventflow.config.schema import MISSING, Group, Key, Leaf, Many, Shape, Table, Variants
 from eventflow.config.tree import Path, Tree, location, quoted, show
 from eventflow.config.unavailable import not_built
 from eventflow.errors import did_you_mean
@@ -91,6 +91,8 @@ class Reader:
                 return self._many(kind, least, raw, at)
             case Group(shape, table):
                 return self._group(shape, table, raw, at)
+            case Variants() as variants:
+                return self._variant(variants, raw, at)
 
     def _leaf(self, kind: Kind, raw: object, at: Path) -> Any:
         text, filled = self._filled(raw, at)
@@ -143,13 +145,24 @@ class Reader:
         if not isinstance(raw, Mapping):
             self._expected(at, "a table", _type(raw), table=True)
             raise Faulty
-        if table.key("type") is not None:
-            type_, _ = self._filled(raw.get("type"), (*at, "type"))
-            entry = not_built(at, {"type": type_})
-            if entry is not None:
-                self.problems.append(entry.refusal(self.tree.where(at, table=True)))
-                raise Faulty
         return self._table(table, raw, at)
+
+    def _variant(self, variants: Variants, raw: object, at: Path) -> Draft:
+        """Read the table that its `type` names; of an unknown one nothing more can be said."""
+        if not isinstance(raw, Mapping):
+            self._expected(at, "a table", _type(raw), table=True)
+            raise Faulty
+        place = (*at, "type")
+        if "type" not in raw:
+            self._expected(place, variants.type.expected, "nothing")
+            raise Faulty
+        type_, _ = self._filled(raw["type"], place)
+        entry = not_built(at, {"type": type_})
+        if entry is not None:
+            self.problems.append(entry.refusal(self.tree.where(at, table=True)))
+            raise Faulty
+        word = self._leaf(variants.type, raw["type"], place)
+        return self._table(variants.of(word), raw, at)
 
     def _named(
         self, shape: Shape, table: Table, raw: Mapping[str, object], at: Path
@@ -214,7 +227,7 @@ def _expected(key: Key) -> str:
             return kind.expected
         case Many() as many:
             return many.expected
-        case Group():
+        case Group() | Variants():
             return "a table"
 
 

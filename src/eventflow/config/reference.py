@@ -7,13 +7,24 @@ A test holds the checked-in page against this text.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Final
 
 from eventflow.config.describe import Said, described
 from eventflow.config.environ import OTHERS, variable
-from eventflow.config.schema import MISSING, Group, Key, Leaf, Many, Shape, Table, table_of
+from eventflow.config.schema import (
+    MISSING,
+    Group,
+    Key,
+    Leaf,
+    Many,
+    Shape,
+    Table,
+    Variants,
+    table_of,
+)
 from eventflow.config.settings import Settings
 from eventflow.config.tree import Path, location
 from eventflow.config.unavailable import NOT_BUILT
@@ -82,7 +93,9 @@ def _tables(table: Table, path: Path) -> Iterator[str]:
     """Yield the tables within a table; simple ones of the user's own names only from the top."""
     said = described(table.cls)
     for key in table.keys:
-        if isinstance(key.node, Group) and key.node.shape is not Shape.PAIRS:
+        if isinstance(key.node, Variants):
+            yield from _variants(key.node, (*path, key.name), said[key.field])
+        elif isinstance(key.node, Group) and key.node.shape is not Shape.PAIRS:
             yield from _table(key.node, (*path, key.name), said[key.field])
         elif isinstance(key.node, Group) and not path:
             yield from _pairs(key.node, (key.name,), said[key.field])
@@ -93,11 +106,29 @@ def _table(group: Group, path: Path, said: Said) -> Iterator[str]:
     if group.shape is Shape.NAMED:
         table, path = table.named, (*path, PLACEHOLDER)
     yield _heading(path, said, single=single)
-    of_keys = described(table.cls)
-    for key in table.keys:
-        if not isinstance(key.node, Group) or key.node.shape is Shape.PAIRS:
-            yield _entry(key, (*path, key.name), of_keys[key.field], single=single)
+    yield from _entries(table, path, single=single)
     yield from _tables(table, path)
+
+
+def _entries(table: Table, path: Path, *, single: bool) -> Iterator[str]:
+    """Yield the settings of a table, without the tables within."""
+    said = described(table.cls)
+    for key in table.keys:
+        inner = isinstance(key.node, Group) and key.node.shape is not Shape.PAIRS
+        if not inner and not isinstance(key.node, Variants):
+            yield _entry(key, (*path, key.name), said[key.field], single=single)
+
+
+def _variants(variants: Variants, path: Path, said: Said) -> Iterator[str]:
+    """Yield `type`, then for each word the settings that go with it."""
+    yield _heading(path, said, single=True)
+    merged = variants.merged
+    type_ = merged.keys[0]
+    yield _entry(type_, (*path, "type"), described(merged.cls)["type"], single=True)
+    for word, table in zip(variants.type.words, variants.tables, strict=True):
+        what = inspect.cleandoc(table.cls.__doc__ or "")
+        yield f'\n## `{location(path, table=True)} type = "{word}"`\n\n{what}\n'
+        yield from _entries(Table(table.cls, table.keys[1:]), path, single=True)
 
 
 def _heading(path: Path, said: Said, *, single: bool) -> str:
@@ -129,7 +160,7 @@ def _type(key: Key) -> str:
             return kind.type_name
         case Many(kind):
             return f"{kind.type_name}, or list"
-        case Group():
+        case Group() | Variants():
             return "table"
 
 
@@ -140,6 +171,8 @@ def _expected(key: Key) -> str:
         case Group(_, table):
             name, value = table.keys
             return f"{_expected(name)} = {_expected(value)}"
+        case Variants():  # has a heading of its own
+            raise TypeError(f"{key.name} is no entry")
 
 
 def _default(key: Key) -> str:

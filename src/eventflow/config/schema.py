@@ -6,7 +6,8 @@
 
 A field's kind stands in its annotation; `Literal` and `bool` are kinds by themselves. A field
 whose type is another dataclass is a table, a tuple of them is a list of tables or what its
-`Shape` says. Loading, messages, names of variables and the reference all walk this tree.
+`Shape` says; one of several, marked `ByType`, is the table that its key `type` names. Loading,
+messages, names of variables and the reference all walk this tree.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -42,6 +43,10 @@ class Follows:
 
     what: str
     """Which one, for the reference: "the topic's `timeout`"."""
+
+
+class ByType:
+    """Marks a table of one of several kinds: its key `type` says which."""
 
 
 class Derived:
@@ -77,7 +82,31 @@ class Group:
     table: Table
 
 
-Node = Leaf | Many | Group
+@dataclass(frozen=True)
+class Variants:
+    """A table of one of several kinds, told apart by its key `type`."""
+
+    tables: tuple[Table, ...]
+
+    @property
+    def type(self) -> Choice:
+        """The words that `type` may be, in the order of the tables."""
+        return Choice(tuple(_word(table) for table in self.tables))
+
+    def of(self, word: str) -> Table:
+        """Return the table whose `type` is `word`."""
+        return next(table for table in self.tables if _word(table) == word)
+
+    @property
+    def merged(self) -> Table:
+        """All keys there are, `type` first: for what is read before the type is known."""
+        keys = {key.name: key for table in self.tables for key in table.keys}
+        first = self.tables[0]
+        type_ = replace(keys.pop("type"), node=Leaf(self.type))
+        return Table(first.cls, (type_, *keys.values()))
+
+
+Node = Leaf | Many | Group | Variants
 
 
 @dataclass(frozen=True)
@@ -156,6 +185,9 @@ def _node(hint: Any, marks: tuple[Any, ...]) -> Node:
             return Leaf(mark)
         if isinstance(mark, Many):
             return mark
+    if any(isinstance(mark, ByType) for mark in marks):
+        arms = get_args(hint) or (hint,)
+        return Variants(tuple(table_of(arm) for arm in arms))
     shape = next((mark for mark in marks if isinstance(mark, Shape)), Shape.LIST)
     match get_origin(hint), get_args(hint):
         case (origin, words) if origin is Literal:
@@ -167,3 +199,12 @@ def _node(hint: Any, marks: tuple[Any, ...]) -> Node:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return Group(Shape.ONE, table_of(hint))
     raise TypeError(f"no kind of setting is known for {hint!r}")
+
+
+def _word(table: Table) -> str:
+    """Return the word that the key `type` of a variant must be."""
+    key = table.key("type")
+    if key is None or not isinstance(key.node, Leaf) or not isinstance(key.node.kind, Choice):
+        raise TypeError(f"{table.cls.__name__} needs a field `type` of one word")
+    (word,) = key.node.kind.words
+    return word

@@ -14,7 +14,8 @@ from eventflow.config.kinds import Integer, Number
 from eventflow.config.quantities import Duration, Size
 from eventflow.config.schema import Derived, Follows, Many, Shape
 from eventflow.config.secret import Secret
-from eventflow.config.topic import DAY_S, MOST_DELIVERIES, TopicSettings
+from eventflow.config.topic import MOST_DELIVERIES, TopicSettings
+from eventflow.config.units import DAY_S
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 DEFAULT_URL = "sqlite:eventflow.db"

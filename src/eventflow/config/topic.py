@@ -6,16 +6,15 @@ A number in Python carries its unit in the name (`timeout_s`), in TOML in the va
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from eventflow.config import texts
 from eventflow.config.kinds import Integer, Number
 from eventflow.config.quantities import Duration, ShareOrRate
-from eventflow.config.schema import Follows, Many, Shape
-from eventflow.config.secret import Secret
-from eventflow.config.units import Share
+from eventflow.config.schema import ByType, Many
+from eventflow.config.sinks import SinkSettings
+from eventflow.config.units import DAY_S, Share
 
-DAY_S = 86_400.0
 MOST_DELIVERIES = 10_000_000
 TENTH = Share(0.1)
 
@@ -128,75 +127,6 @@ class RecoverySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """A header of the requests of an `http` sink."""
-
-    name: Annotated[str, texts.HEADER_NAME]
-    """Its name.
-
-    Those that say what the body is are the sink's own.
-    """
-
-    value: Annotated[Secret, texts.HEADER_VALUE]
-    """Its value.
-
-    It may be a password: it is never shown.
-    """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSinkSettings:
-    """`sink = { type = "http", … }`: deliver by HTTP request."""
-
-    type: Literal["http"]
-    """Which sink.
-
-    It decides what else may be said here.
-    """
-
-    url: Annotated[str, texts.HTTP_URL] = field(repr=False)
-    """Where the requests go. The path may hold `{{ }}`.
-
-    There is no default for where events are sent. Hidden when printed, for many services put
-    a password into the path.
-    """
-
-    method: Literal["POST", "PUT", "PATCH"] = "POST"
-    """The method of the requests.
-
-    What webhooks expect. Those without a body can carry no event.
-    """
-
-    headers: Annotated[tuple[Header, ...], Shape.PAIRS] = ()
-    """Further headers, such as `{ authorization = "Bearer ${API_TOKEN}" }`.
-
-    None are needed by CloudEvents itself.
-    """
-
-    timeout_s: Annotated[float, Duration(0.001, DAY_S), Follows("the topic's `timeout`")] = 10.0
-    """How long a request may take, from looking up the host to the end of the answer.
-
-    More than the topic's `timeout` has no effect: that one ends the attempt.
-    """
-
-    format: Literal["cloudevents", "data"] = "cloudevents"
-    """What the body is: a CloudEvent in binary mode (`ce-*` headers), or its data alone.
-
-    Binary mode serves both: a target that knows no CloudEvents ignores the headers.
-    """
-
-    allow_private: bool = False
-    """Whether the host may be one of a private network.
-
-    A URL that was made to reach inside is an old way in. Say true for targets of your own.
-    """
-
-
-SinkSettings: TypeAlias = HttpSinkSettings
-"""The sinks there are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TopicSettings:
     """`[topics.NAME]`: a destination with its own bounded queue."""
 
@@ -218,7 +148,7 @@ class TopicSettings:
     Functions registered in Python need none.
     """
 
-    sink: SinkSettings | None = None
+    sink: Annotated[SinkSettings, ByType()] | None = None
     """The built-in handler that takes the events. This or `handler`.
 
     There is no default for where events go.

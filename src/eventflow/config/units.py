@@ -23,6 +23,8 @@ _SIZE = re.compile(_NUMBER + r"(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)")
 _RATE = re.compile(_NUMBER + r"/(s|m|h|d)")
 _SHARE = re.compile(_NUMBER + r"%")
 
+DAY_S: Final = 86_400.0
+
 _SECONDS: Final = {
     "d": Decimal(86_400),
     "h": Decimal(3_600),

@@ -9,6 +9,7 @@
       EngineUnavailable   the engine can't take anything now: nothing was stored
       JournalInUse        another process holds the journal: nothing was opened
       JournalUnreadable   the journal is damaged or of another version: it was left as it is
+      BackupRefused       a backup can't be written there, or not now: none was written
       StorageUnavailable  secondary storage can't keep or give anything now
       UnknownName         no such topic, delivery or event
       WrongState          the delivery is not in a place that allows this
@@ -118,6 +119,15 @@ class JournalUnreadable(EventFlowError):
         super().__init__(
             f"journal {path} can't be opened: {reason}. It was left as it is. {advice}"
         )
+        self.path = path
+        self.reason = reason
+
+
+class BackupRefused(EventFlowError):
+    """A backup can't be written there, or not now. None was written."""
+
+    def __init__(self, path: str, reason: str, advice: str) -> None:
+        super().__init__(f"backup {path}: {reason}; none was written. {advice}")
         self.path = path
         self.reason = reason
 

@@ -27,6 +27,7 @@ TOP: dict[str, Any] = {
     "engine.durability": "fsync",
     "engine.memory_limit_bytes": 512 * MIB,
     "engine.history_max": 100_000,
+    "engine.backups": Path("backups"),
     "storage.url": "sqlite:eventflow.db",
     "storage.max_size_bytes": 10 * GIB,
     "server.host": "127.0.0.1",
@@ -158,7 +159,11 @@ def test_a_sink_has_the_time_its_topic_has() -> None:
 def test_every_key_can_be_given() -> None:
     """A file with each setting at another value than its default."""
     text = """
-        engine = { url = "memory:", durability = "os", memory_limit = "1GiB", history_max = 0 }
+        engine.url = "memory:"
+        engine.durability = "os"
+        engine.memory_limit = "1GiB"
+        engine.history_max = 0
+        engine.backups = "b"
         storage = { url = "memory:", max_size = "1GB" }
         server = { host = "::1", port = 0, max_request = "2MiB", drain = "0s" }
         log = { level = "debug", format = "json" }

@@ -248,3 +248,32 @@ def test_any_text_is_found_as_it_stands(
 
     elsewhere = "i\x1f/\x1f\x1f"
     assert found == {n for n, e in enumerate(errors) if q.casefold() in (elsewhere + e).casefold()}
+
+
+class TestAlong:
+    def test_goes_on_by_acceptance_whatever_matches(self, shelf: Shelf, make: Make) -> None:
+        """Few are looked at a call, so that none is long; those of an event are together."""
+        for number in range(9, -1, -1):
+            for topic in ("db", "email"):
+                state = "dead" if number % 2 else "parked"
+                shelf.keep([make(f"r{number}", topic=topic, state=state, since=float(-number))])
+
+        which, after, found, calls = Filter(topic="email", state="dead"), None, [], 0
+        while True:
+            items, after = shelf.along(which, after, 3)
+            found += [kept.delivery.id for kept in items]
+            calls += 1
+            if after is None:
+                break
+
+        assert found == [f"r{number}.email" for number in (1, 3, 5, 7, 9)]
+        assert calls == 8
+
+    def test_what_comes_and_goes_moves_no_other(self, shelf: Shelf, make: Make) -> None:
+        shelf.keep([make(ref) for ref in "abd"])
+        first, after = shelf.along(Filter(), None, 2)
+        shelf.forget([("b.email", 3)])
+        shelf.keep([make("c")])
+        rest, _ = shelf.along(Filter(), after, 2)
+
+        assert [kept.delivery.ref for kept in (*first, *rest)] == ["a", "b", "c", "d"]

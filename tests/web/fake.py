@@ -6,14 +6,16 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from eventflow.delivery import Attempt, Delivery, Reason, Tally
+from eventflow.engine.embedded.backup import Written
 from eventflow.engine.protocol import Receipt
-from eventflow.errors import UnknownName
+from eventflow.errors import BackupRefused, UnknownName
 from eventflow.event import Event
+from eventflow.storage.audit import Head
 from eventflow.storage.protocol import AuditRow, Filter, Group, Kept, Page, Verdict
 from eventflow.web.node import Acted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from eventflow.config.settings import Token
     from eventflow.storage.protocol import Actor
@@ -63,6 +65,7 @@ class FakeNode:
         self.paused: dict[str, bool] = {"email": False}
         self.acts: list[tuple[str, Any, Actor]] = []
         self.reasons: list[str] = []
+        self.backups: list[str | None] = []
 
     def keep(self, *kept: Delivery, state: str = "dead") -> None:
         for one in kept:
@@ -158,9 +161,28 @@ class FakeNode:
         self._check()
         return [AuditRow("node-1", 1, b'{"format":1,  "ref":"%s"}' % ref.encode(), b"\x01\x02")]
 
-    async def verify(self) -> Verdict:
+    async def verify(self, heads: Sequence[str] = ()) -> Verdict:
         self._check()
-        return Verdict(ok=False, rows=7, faults=("chain node-1, seq 3: changed",), against="itself")
+        against = Head.of(heads[0]).text if heads else "itself"
+        return Verdict(ok=False, rows=7, faults=("chain node-1, seq 3: changed",), against=against)
+
+    async def heads(self) -> Sequence[str]:
+        self._check()
+        return [f"node-1:7:{'ab' * 32}"]
+
+    async def export(self, which: Filter, states: Sequence[str]) -> AsyncIterator[Sequence[Event]]:
+        self._check()
+        for kept in self._matching(which):
+            if kept.state in states:
+                yield [kept.delivery.event]
+
+    async def backup(self, name: str | None, by: Actor) -> Written:
+        self._check()
+        if name in self.backups:
+            raise BackupRefused(f"backups/{name}", "there is a file of that name", "Another one.")
+        self.backups.append(name)
+        self.acts.append(("backup", name, by))
+        return Written(f"backups/{name}", 4_096)
 
     async def metrics(self) -> tuple[bytes, str]:
         self._check()

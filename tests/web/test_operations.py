@@ -132,6 +132,54 @@ class TestReading:
         assert b'"row":{"format":1,  "ref":"ref-1"}' in answer.body
         assert answer.json()["rows"][0]["hash"] == "0102"
 
+    async def test_the_ends_of_the_chains(self, client: Client) -> None:
+        (head,) = (await client.get("/v1/audit/heads")).json()["heads"]
+        held = await client.post("/v1/audit/verify", {"heads": [head]})
+
+        assert held.json()["against"] == head
+
+    async def test_an_end_that_is_none(self, client: Client) -> None:
+        answer = await client.post("/v1/audit/verify", {"heads": ["x"]})
+
+        assert answer.status == 400
+        assert "expected <chain>:<seq>:<64 hex digits>, got 'x'" in answer.json()["detail"]
+
+    @pytest.mark.parametrize(
+        ("query", "refs"),
+        [("", ["1", "2"]), ("?state=dead", ["1"]), ("?state=all&topic=db", ["2"])],
+    )
+    async def test_export(
+        self, client: Client, node: FakeNode, query: str, refs: list[str]
+    ) -> None:
+        node.keep(delivery(1))
+        node.keep(delivery(2, "db"), state="parked")
+        answer = await client.get(f"/v1/export{query}")
+
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        assert answer.complete
+        assert [line["id"] for line in answer.lines()] == refs
+        assert all(line["data"] == 1 for line in answer.lines())
+
+    async def test_export_that_fails_at_once_is_a_problem(
+        self, client: Client, node: FakeNode
+    ) -> None:
+        node.fails = StorageUnavailable("no answer in 5 s")
+
+        assert (await client.get("/v1/export")).status == 503
+
+    async def test_export_of_a_state_there_is_none_of(self, client: Client) -> None:
+        answer = await client.get("/v1/export?state=ded")
+
+        assert (answer.status, answer.json()["detail"]) == (
+            400,
+            "state: expected one of queued, running, retrying, parked, dead, all.",
+        )
+
+    async def test_head_of_an_export_reads_nothing(self, client: Client, node: FakeNode) -> None:
+        node.fails = StorageUnavailable("no answer in 5 s")
+
+        assert (await client.send("HEAD", "/v1/export")).status == 200
+
     async def test_verify(self, client: Client) -> None:
         assert (await client.post("/v1/audit/verify")).json() == {
             "ok": False,
@@ -302,6 +350,22 @@ class TestActing:
             "secondary storage is unavailable: no answer in 5 s. Nothing was stored or changed. "
             "Try again in 5 s."
         )
+
+
+class TestBackup:
+    async def test_is_written_once(self, client: Client, node: FakeNode) -> None:
+        first = await client.post("/v1/backup", {"name": "monday.db", "why": "before the move"})
+        again = await client.post("/v1/backup", {"name": "monday.db"})
+
+        assert first.json() == {"path": "backups/monday.db", "size_bytes": 4_096}
+        assert node.acts == [("backup", "monday.db", Actor("local", "before the move"))]
+        assert (again.status, again.json()["type"]) == (409, "urn:eventflow:problem:backup-refused")
+
+    @pytest.mark.parametrize("name", ["../x.db", "/etc/x.db", ".hidden", "", "a/b", "x" * 101])
+    async def test_stays_in_its_folder(self, client: Client, node: FakeNode, name: str) -> None:
+        answer = await client.post("/v1/backup", {"name": name})
+
+        assert (answer.status, node.acts) == (400, [])
 
 
 class TestHealth:

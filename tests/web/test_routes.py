@@ -64,6 +64,8 @@ async def test_a_line_to_copy_works(client: Client, node: FakeNode, line: str) -
             case "-T":
                 assert next(words).endswith(".ndjson")
                 body = lines(event(1), event(2))
+            case "-o":
+                next(words)
             case "-H":
                 header, _, value = next(words).partition(": ")
                 headers[header.lower()] = value

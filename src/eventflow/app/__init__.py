@@ -4,6 +4,10 @@ eventflow   the public class: topics by decorator, publish, drain, run
 build       from settings to policies, topics, routes and an open engine
 door        what the HTTP door asks of a node
 views       how topics, deliveries and events are shown as JSON
+stopped     the same door over the file of a node that is not running
+listing     pages of deliveries, and all events for an export
+outlook     what holds a delivery, what is next, and when
+story       an event's trouble as sentences
 serving     a node with its door, until a signal
 """
 

@@ -6,30 +6,29 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from eventflow.app import views
+from eventflow.app.listing import Listing
+from eventflow.app.outlook import Surroundings
 from eventflow.clock import rfc3339
 from eventflow.config import Share
 from eventflow.config.units import format_share
 from eventflow.delivery import COMMON
-from eventflow.engine.protocol import Kind, Queue
-from eventflow.errors import UnknownName
 from eventflow.event import from_parts
-from eventflow.policy.glob import Glob
-from eventflow.storage.protocol import Filter, Kept, Page
-from eventflow.storage.rows import kept_of
 from eventflow.telemetry import names
+from eventflow.telemetry.logging import log
 from eventflow.telemetry.metrics import CONTENT_TYPE
 from eventflow.web.node import Acted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from eventflow.config import Settings
     from eventflow.config.settings import Token
     from eventflow.engine.embedded import EmbeddedEngine
+    from eventflow.engine.embedded.backup import Written
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
     from eventflow.flow.node import Flow
-    from eventflow.storage.protocol import Actor, AuditRow, Group, Verdict
+    from eventflow.storage.protocol import Actor, AuditRow, Filter, Group, Page, Verdict
     from eventflow.telemetry.names import Metric
 
 BATCH = 500
@@ -44,6 +43,9 @@ class Door:
         self._settings = settings
         self._engine = engine
         self._storage = engine.storage
+        self._listing = Listing(engine)
+        self.running = True
+        """False: the stages are not started, the file is only read."""
         self._clock = flow.tools.clock
         self._metrics = flow.tools.metrics
         self._started_at = self._clock.now_s()
@@ -101,6 +103,23 @@ class Door:
             await self._storage.find(ref),
             self._flow.ledger.history.of(ref),
             await self._storage.trail(ref),
+            self._around,
+        )
+
+    def _around(self, name: str) -> Surroundings:
+        """Return how things are with a topic: what holds a delivery hangs on it."""
+        topic = self._flow.topics.get(name)
+        depth, now = self._engine.depth(name), self._clock.now_s()
+        if topic is None:
+            return Surroundings(depth, now, node_runs=self.running)
+        return Surroundings(
+            depth,
+            now,
+            concurrency=topic.concurrency,
+            low_water=topic.policy.recovery.low_water,
+            paused=topic.paused,
+            orphan=topic.orphan,
+            node_runs=self.running,
         )
 
     async def event_by(self, source: str, id: str) -> Mapping[str, Any] | None:
@@ -170,30 +189,11 @@ class Door:
 
     async def deliveries(self, which: Filter, *, after: str | None, limit: int) -> Page:
         """Return what is retrying (from the lanes), parked or dead (from storage)."""
-        if which.state == "retrying":
-            return await self._retrying(which, after, limit)
-        page = await self._storage.page(which, after=after, limit=limit)
-        if which.state is None and after is None:
-            waiting = await self._retrying(which, None, limit)
-            return Page((*waiting.items, *page.items)[:limit], page.cursor)
-        return page
+        return await self._listing.page(list(self._flow.topics), which, after=after, limit=limit)
 
-    async def _retrying(self, which: Filter, after: str | None, limit: int) -> Page:
-        if after is not None and not after.isdigit():
-            raise UnknownName("cursor", after)
-        items: list[tuple[int, Kept]] = []
-        for name in [which.topic] if which.topic else list(self._flow.topics):
-            found = await self._engine.walk(Queue(Kind.LANE, name), limit=1_000_000)
-            for one in found:
-                kept = kept_of(one.delivery, "retrying", one.delivery.entered_at)
-                if matches(which, kept):
-                    items.append((one.cursor, kept))
-        items.sort(key=lambda item: -item[0])
-        if after is not None:
-            items = [item for item in items if item[0] < int(after)]
-        page = items[:limit]
-        more = len(items) > limit
-        return Page(tuple(kept for _, kept in page), str(page[-1][0]) if more else None)
+    def export(self, which: Filter, states: Sequence[str]) -> AsyncIterator[Sequence[Event]]:
+        """Yield each event once that has a delivery that matches, in batches."""
+        return self._listing.events(list(self._flow.topics), which, states)
 
     async def groups(self, which: Filter, *, limit: int) -> Sequence[Group]:
         """Return what is parked or dead, grouped by what its failures look like."""
@@ -236,9 +236,32 @@ class Door:
         """Return the audit rows of an event."""
         return await self._storage.trail(ref)
 
-    async def verify(self) -> Verdict:
-        """Hold every audit chain against its hashes."""
-        return await self._storage.verify()
+    async def verify(self, heads: Sequence[str] = ()) -> Verdict:
+        """Hold every audit chain against its hashes, and against ends noted before."""
+        return await self._storage.verify(heads)
+
+    async def heads(self) -> Sequence[str]:
+        """Return the end of every audit chain."""
+        return await self._storage.heads()
+
+    # backup ------------------------------------------------------------------
+
+    async def backup(self, name: str | None, by: Actor) -> Written:
+        """Write a copy of the file, as it is at one moment, into the folder for backups."""
+        began = self._clock.now_s()
+        written = await self._engine.backup(self._settings.engine.backups / (name or self._stamp()))
+        facts = {"path": written.path, "size_bytes": written.size_bytes, "by": by.name}
+        row = {"at": self._clock.now_s(), "what": "backup.written", **facts, "why": by.why}
+        await self._storage.note([row])
+        seconds = self._clock.now_s() - began
+        log(names.BACKUP_WRITTEN, **facts, seconds=round(seconds, 3), why=by.why)
+        return written
+
+    def _stamp(self) -> str:
+        """Return a name for a backup: what it is of, and when."""
+        path = self._settings.engine.path
+        moment = rfc3339(self._clock.now_s())[:19].replace("-", "").replace(":", "")
+        return f"{path.stem if path else 'memory'}-{moment}Z.db"
 
     # health ------------------------------------------------------------------
 
@@ -273,26 +296,6 @@ class Door:
         yield names.STORAGE_MAX, (), usage.max_bytes
         yield names.UNACCOUNTED, (), unaccounted
         yield names.READY, (), float(not self._flow.unready())
-
-
-def matches(which: Filter, kept: Kept) -> bool:
-    """Return whether a delivery outside of storage is meant by a filter."""
-    one = kept.delivery
-    last = one.history[-1] if one.history else None
-    wanted = (
-        (which.topic, one.topic),
-        (which.reason, one.reason),
-        (which.cause, last.cause if last else None),
-        (which.fingerprint, last.fingerprint if last else None),
-    )
-    if any(want is not None and want != got for want, got in wanted):
-        return False
-    if which.type is not None and not Glob(which.type).matches(one.event.type):
-        return False
-    if which.ids and one.id not in which.ids:
-        return False
-    texts = (one.event.id, one.event.source, one.event.subject or "", last.error if last else "")
-    return which.q is None or any(which.q.lower() in text.lower() for text in texts)
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -233,6 +233,11 @@ class EventFlow:
             raise EventFlowError("this node is not running: use `async with flow:` or `flow.run()`")
         return self._door
 
+    def announce(self, url: str) -> None:
+        """Let those who find the journal in use know where this node can be asked."""
+        if self._engine is not None:
+            self._engine.announce(url)
+
     # events ------------------------------------------------------------------
 
     async def publish(self, event: Event, *, wait_s: float = 0.0) -> Receipt:

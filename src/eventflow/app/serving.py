@@ -72,6 +72,7 @@ async def serve(
         raise
     watchdog.start()
     with _listening(flow, stop) if signals else contextlib.nullcontext():
+        flow.announce(server.url)
         if started is not None:
             started(server.url)
         _say_started(flow, server.url)

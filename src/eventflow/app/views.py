@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from eventflow.app.outlook import outlook
+from eventflow.app.story import story
 from eventflow.clock import rfc3339
 from eventflow.telemetry import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from eventflow.app.outlook import Surroundings
     from eventflow.delivery import Attempt, Delivery
     from eventflow.engine.protocol import Counts, Found
     from eventflow.flow.topic import Topic
@@ -74,8 +77,9 @@ def attempt(one: Attempt) -> dict[str, Any]:
     }
 
 
-def delivery(one: Delivery, state: str) -> dict[str, Any]:
-    """Return where one delivery is and why, without its event."""
+def delivery(one: Delivery, state: str, around: Surroundings) -> dict[str, Any]:
+    """Return where one delivery is and why, what holds it and what is next, without its event."""
+    ahead = outlook(one, state, around)
     return {
         "id": one.id,
         "topic": one.topic,
@@ -89,26 +93,10 @@ def delivery(one: Delivery, state: str) -> dict[str, Any]:
         "owed": list(one.owed),
         "history": [attempt(each) for each in one.history],
         "traceback": one.traceback,
-        "next": next_step(one, state),
+        "held_by": ahead.held_by,
+        "next": ahead.next,
+        "next_at": moment(ahead.next_at),
     }
-
-
-def next_step(one: Delivery, state: str) -> str:
-    """Return what happens next with a delivery, in a sentence."""
-    due = moment(one.due_at)
-    match state:
-        case "queued":
-            return f"runs as soon as topic {one.topic!r} has a free slot and is not paused"
-        case "running":
-            return "ends when its handler does, or at the topic's timeout"
-        case "retrying" if one.wish is not None:
-            return f"goes to storage at {due}, if that takes it again"
-        case "retrying":
-            return f"goes back to topic {one.topic!r} at {due}, if that has room"
-        case "parked":
-            return f"comes back from {due} on, while topic {one.topic!r} is below its low water"
-        case _:
-            return "nothing, unless a person replays or discards it"
 
 
 def event(one: Delivery) -> dict[str, Any]:
@@ -133,12 +121,13 @@ def found_at(
     kept: Sequence[Kept],
     ended: Sequence[tuple[str, float]],
     trail: Sequence[AuditRow],
+    around: Callable[[str], Surroundings],
 ) -> Mapping[str, Any] | None:
     """Return all that is known of an event, None where that is nothing."""
     if not (found or kept or ended or trail):
         return None
-    places = [delivery(one.delivery, one.state) for one in found]
-    places += [delivery(one.delivery, one.state) for one in kept]
+    places = [delivery(one.delivery, one.state, around(one.delivery.topic)) for one in found]
+    places += [delivery(one.delivery, one.state, around(one.delivery.topic)) for one in kept]
     known = {place["topic"] for place in places}
     places += [
         {"id": f"{ref}.{topic}", "topic": topic, "state": "delivered", "since": moment(at)}
@@ -150,5 +139,6 @@ def found_at(
     if deliveries:
         shown |= event(deliveries[0])
     shown["deliveries"] = places
+    shown["story"] = story([msgspec.json.decode(row.row) for row in trail])
     shown["trail"] = [msgspec.Raw(row.row) for row in trail]
     return shown

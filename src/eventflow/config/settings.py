@@ -50,6 +50,12 @@ class EngineSettings:
     The last minutes of a busy node. 0 shows none.
     """
 
+    backups: Annotated[Path, texts.FOLDER] = Path("backups")
+    """The folder that backups asked for over HTTP are written to, from the working directory.
+
+    Who may use the HTTP interface must not be able to write anywhere else. Another disk is better.
+    """
+
     @property
     def path(self) -> Path | None:
         """The journal's file; None: there is none, everything is in memory."""

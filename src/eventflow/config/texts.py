@@ -171,6 +171,7 @@ HANDLER = Text(
     'a function such as "shop.handlers:send_welcome"',
     r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*",
 )
+FOLDER = FilePath('the path of a folder such as "backups"', rf"{NO_CONTROL}{{1,4000}}")
 JSON_SCHEMA = FilePath(
     'the path of a JSON Schema file such as "schemas/user.json"', rf"{NO_CONTROL}{{1,4000}}"
 )

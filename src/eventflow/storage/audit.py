@@ -381,16 +381,20 @@ class AuditLog:
 
     def verify(self, heads: Sequence[Head] = ()) -> Verdict:
         """Hold every chain against its hashes, this log's key, and exported heads."""
-        check = Check(self._key, heads)
+        check = self.check(heads)
         while self.advance(check):
             pass
         return check.verdict()
+
+    def check(self, heads: Sequence[Head] = ()) -> Check:
+        """Return a check under this log's key, to be fed by `advance`."""
+        return Check(self._key, heads)
 
     def advance(self, check: Check) -> bool:
         """Feed a check with the next rows, some thousand; return False if there were none.
 
         `verify` in steps, for a writer that has other work in between: rows may be appended
-        meanwhile. Make the check with this log's key.
+        meanwhile. The check is one of `check`.
         """
         before = check.position
         found = self._read(_BEHIND, (*before, _READ_ROWS))

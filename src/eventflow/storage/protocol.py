@@ -135,6 +135,16 @@ class Storage(Protocol):
         """Return a page of the kept deliveries that match."""
         ...
 
+    async def along(
+        self, which: Filter, *, after: str | None = None, limit: int = 200
+    ) -> tuple[Sequence[Kept], str | None]:
+        """Return kept deliveries that match in order of acceptance, those of an event together.
+
+        Looks at `limit` of them behind the id `after`; returns the id to go on behind, None at
+        the end.
+        """
+        ...
+
     async def count(self, which: Filter) -> int:
         """Return how many kept deliveries match."""
         ...
@@ -166,8 +176,16 @@ class Storage(Protocol):
         """Write audit rows for acts that move no delivery: pause, resume, a changed setting."""
         ...
 
-    async def verify(self) -> Verdict:
-        """Hold every audit chain against its hashes."""
+    async def verify(self, heads: Sequence[str] = ()) -> Verdict:
+        """Hold every audit chain against its hashes, and against ends noted before, as text.
+
+        Raises:
+            ValueError: one of `heads` is none.
+        """
+        ...
+
+    async def heads(self) -> Sequence[str]:
+        """Return the end of every audit chain, as text: to be noted where nobody can change it."""
         ...
 
     async def seal(self) -> Sequence[str]:

@@ -85,6 +85,14 @@ SELECT json_group_array(json_array({columns})) FROM (
     SELECT since_us, number, id, length(body) AS size FROM kept INDEXED BY {index}
     WHERE {where} ORDER BY since_us {order}, number {order} LIMIT :limit)
 """
+_ALONG = """
+WITH span AS MATERIALIZED (
+    SELECT number, id FROM kept INDEXED BY kept_id WHERE id > :after ORDER BY id LIMIT :limit)
+SELECT json_array((SELECT max(id) FROM span), json((
+    SELECT json_group_array(json_array(number, size)) FROM (
+        SELECT number, length(body) AS size FROM kept
+        WHERE number IN (SELECT number FROM span) AND {where} ORDER BY id))))
+"""
 _COUNT = "SELECT count(*) FROM kept INDEXED BY {index} WHERE {where}"
 _GROUPS = """
 SELECT json_group_array(json_array(total, last_us, first_us, (
@@ -203,6 +211,26 @@ class Shelf:
         more = len(found) > limit
         return Page(tuple(items), "{:x}-{:x}".format(*found[limit - 1]) if more else None)
 
+    def along(
+        self, which: Filter, after: str | None = None, limit: int = 200
+    ) -> tuple[list[Kept], str | None]:
+        """Return deliveries that match in order of their ids: in order of acceptance.
+
+        Those of one event follow each other. What comes and goes meanwhile moves no other.
+
+        Args:
+            which: The filter.
+            after: The id to go on behind.
+            limit: Most deliveries to look at, whether they match or not: so that no call is long.
+
+        Returns:
+            The deliveries, and the id to go on behind; None: there is nothing behind.
+        """
+        where, values = self._any_state(which)
+        bound = values | {"after": after or "", "limit": limit}
+        last, found = self._json(_ALONG.format(where=where), bound)
+        return self._fetch(found), last
+
     def ids_matching(self, which: Filter, limit: int | None = None) -> list[str]:
         """Return the ids of deliveries that match, the longest kept first; None: all of them."""
         return [id for _, _, id, _ in self._pick(which, limit, newest_first=False)]
@@ -278,12 +306,27 @@ class Shelf:
 
         One a state: then the listing is read in order from its index, however much is held.
         """
+        clauses, values = self._clauses(which)
+        where = " AND ".join(["state = :state", *clauses])
+        states = (which.state,) if which.state else _STATES
+        return [(where, values | {"state": state}) for state in states]
+
+    def _any_state(self, which: Filter) -> tuple[str, dict[str, Any]]:
+        """Return the condition and its values where the order is that of another index."""
+        clauses, values = self._clauses(which)
+        if which.state:
+            clauses.append("state = :state")
+            values["state"] = which.state
+        return " AND ".join(clauses) or "true", values
+
+    def _clauses(self, which: Filter) -> tuple[list[str], dict[str, Any]]:
+        """Return what a filter asks beside the state, and its values."""
         values: dict[str, Any] = {
             name: bulk.storable(value)
             for name in ("topic", "reason", "cause", "fingerprint")
             if (value := getattr(which, name))
         }
-        clauses = ["state = :state", *(f"{name} = :{name}" for name in values)]
+        clauses = [f"{name} = :{name}" for name in values]
         if which.type:
             clauses.append("type IN (SELECT value FROM jsonb_each(:types))")
             values["types"] = bulk.json_text(self._types(bulk.storable(which.type)))
@@ -293,8 +336,7 @@ class Shelf:
         if which.ids:
             clauses.append("id IN (SELECT value FROM jsonb_each(:ids))")
             values["ids"] = bulk.json_text(list(map(bulk.storable, which.ids)))
-        states = (which.state,) if which.state else _STATES
-        return [(" AND ".join(clauses), values | {"state": state}) for state in states]
+        return clauses, values
 
     def _types(self, pattern: str) -> list[str]:
         """Return the types held that a pattern means: few, so that Python can look at each."""

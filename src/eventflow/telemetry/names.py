@@ -321,6 +321,12 @@ AUDIT_SEALED = LogEvent(
     "whether rows were cut off.",
     ("head",),
 )
+BACKUP_WRITTEN = LogEvent(
+    "backup.written",
+    "info",
+    "A copy of the journal's file was written and read back.",
+    ("path", "size_bytes", "seconds", "by", "why"),
+)
 SETTINGS_DOUBTFUL = LogEvent(
     "settings.doubted",
     "warning",

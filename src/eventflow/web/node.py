@@ -9,13 +9,14 @@ Any other exception is a fault of EventFlow: the sender gets a 500 without its t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
     from eventflow.config.settings import Token
+    from eventflow.engine.embedded.backup import Written
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
     from eventflow.storage.protocol import Actor, AuditRow, Filter, Group, Page, Verdict
@@ -127,6 +128,18 @@ class Node(Protocol):
         """
         ...
 
+    def export(self, which: Filter, states: Sequence[str]) -> AsyncIterator[Sequence[Event]]:
+        """Yield each event once that has a delivery that matches, in batches.
+
+        Args:
+            which: What is meant, beside the states.
+            states: Of "queued", "running", "retrying", "parked" and "dead".
+
+        Raises:
+            StorageUnavailable: (on the way) it can't be read now.
+        """
+        ...
+
     async def groups(self, which: Filter, *, limit: int) -> Sequence[Group]:
         """Return what is parked or dead and matches, grouped by what its failures look like."""
         ...
@@ -154,8 +167,28 @@ class Node(Protocol):
         """Return the audit rows of an event, oldest first."""
         ...
 
-    async def verify(self) -> Verdict:
-        """Hold every audit chain against its hashes."""
+    async def verify(self, heads: Sequence[str] = ()) -> Verdict:
+        """Hold every audit chain against its hashes, and against ends noted before.
+
+        Raises:
+            ValueError: one of `heads` is none.
+        """
+        ...
+
+    async def heads(self) -> Sequence[str]:
+        """Return the end of every audit chain: `<chain>:<seq>:<hash>`."""
+        ...
+
+    async def backup(self, name: str | None, by: Actor) -> Written:
+        """Write a copy of the node's file, as it is at one moment, into its folder for backups.
+
+        Args:
+            name: Of the file, without a folder; None: after the time.
+            by: Who asks for it.
+
+        Raises:
+            BackupRefused: it can't be written, or not now. None was written.
+        """
         ...
 
     async def metrics(self) -> tuple[bytes, str]:

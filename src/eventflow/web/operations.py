@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from eventflow.clock import rfc3339
+from eventflow.cloudevents import encode_structured
 from eventflow.errors import UnknownName, WrongState
 from eventflow.storage.protocol import Filter
 from eventflow.web.call import Json, whole
@@ -16,8 +17,9 @@ from eventflow.web.problem import COMMON_HEADERS, Problem, Refusal, bad_request
 from eventflow.web.views import audit_view, group_view, kept_view
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from eventflow.event import Event
     from eventflow.storage.protocol import Actor
     from eventflow.web.call import Call
     from eventflow.web.node import Acted
@@ -28,6 +30,13 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 FILTERS = ("state", "topic", "reason", "cause", "fingerprint", "type", "q")
 LISTED = ("retrying", "parked", "dead")
 KEPT = ("parked", "dead")
+_LINES = "application/x-ndjson"
+_ALL = ("queued", "running", *LISTED)
+_EXPORTED: Mapping[str, tuple[str, ...]] = {
+    "": KEPT,
+    **{state: (state,) for state in _ALL},
+    "all": _ALL,
+}
 
 
 class Reasoned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +63,20 @@ class Bulk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ids: Annotated[tuple[Text, ...], msgspec.Meta(min_length=1, max_length=1_000)] | None = None
     filter: Which | None = None
     dry_run: bool = False
+    why: Why = ""
+
+
+class Against(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to hold the audit chains against, beside themselves."""
+
+    heads: Annotated[tuple[Text, ...], msgspec.Meta(max_length=1_000)] = ()
+
+
+class Backup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A backup that is asked for."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    """Of the file. No folder: those who may ask for backups must not write anywhere else."""
     why: Why = ""
 
 
@@ -257,6 +280,49 @@ async def get_audit(call: Call) -> Response:
     return Json({"event": query["event"], "rows": [audit_view(row) for row in rows]})
 
 
+async def get_heads(call: Call) -> Response:
+    """Answer the end of every chain, to be noted elsewhere."""
+    call.query()
+    return Json({"heads": await call.node.heads()})
+
+
 async def post_verify(call: Call) -> Response:
     """Check every chain of the audit trail."""
-    return Json(await call.node.verify())
+    heads = (await call.command(Against)).heads
+    try:
+        return Json(await call.node.verify(heads))
+    except ValueError as error:
+        raise bad_request(f"heads: {error}.") from error
+
+
+# ------------------------------------------------------------------ copies
+
+
+async def get_export(call: Call) -> Response:
+    """Answer all events of a kind as lines, one by one as they are read."""
+    query = call.query(*FILTERS)
+    states = _EXPORTED.get(query.pop("state", ""))
+    if states is None:
+        raise bad_request(f"state: expected one of {', '.join(filter(None, _EXPORTED))}.")
+    if call.scope["method"] == "HEAD":
+        return Response(headers=COMMON_HEADERS, media_type=_LINES)
+    batches = call.node.export(_filter(query, ()), states)
+    # What fails at once is still answered as a problem; later only the connection can tell.
+    first = await anext(batches, None)
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield _lines(first or ())
+        async for events in batches:
+            yield _lines(events)
+
+    return StreamingResponse(lines(), headers=COMMON_HEADERS, media_type=_LINES)
+
+
+def _lines(events: Sequence[Event]) -> bytes:
+    return b"".join(encode_structured(event) + b"\n" for event in events)
+
+
+async def post_backup(call: Call) -> Response:
+    """Write a copy of the node's file into its folder for backups."""
+    wanted = await call.command(Backup)
+    return Json(await call.node.backup(wanted.name, call.by(wanted.why)))

@@ -101,6 +101,8 @@ def problem_of(error: Exception) -> Problem:
             return _stored_nothing(404, "unknown-name", "There is no such thing", error)
         case errors.WrongState():
             return _stored_nothing(409, "wrong-state", "Not in its present state", error)
+        case errors.BackupRefused():
+            return _stored_nothing(409, "backup-refused", "No backup was written", error)
         case _:
             return FAULT
 

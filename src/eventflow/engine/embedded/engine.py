@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from eventflow.delivery import COMMON, Delivery
+from eventflow.engine.embedded.backup import Written, write_backup
 from eventflow.engine.embedded.cleaning import Cleaner
 from eventflow.engine.embedded.committer import Committer, Txn
 from eventflow.engine.embedded.journal import Journal
@@ -41,13 +42,14 @@ from eventflow.engine.protocol import (
     Settled,
 )
 from eventflow.engine.refs import first_ref, refs_from
-from eventflow.errors import EngineUnavailable, QueueFull
+from eventflow.errors import BackupRefused, EngineUnavailable, QueueFull
 from eventflow.policy.admission import room
 from eventflow.policy.priority import frame
 from eventflow.storage.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import apsw
 
@@ -100,6 +102,7 @@ class EmbeddedEngine:
         self.committer.before_commit = self._ride
         self.storage = EmbeddedStorage(self.state, self.committer, clock)
         self._closing: asyncio.Future[None] | None = None
+        self._backup: asyncio.Task[Written] | None = None
 
     def _read_back(
         self,
@@ -473,6 +476,28 @@ class EmbeddedEngine:
                 topics[name] = msgspec.structs.replace(counts, parked=parked, dead=dead)
         return Census(self.since, topics)
 
+    async def backup(self, path: Path) -> Written:
+        """Write a copy of the whole file, as it is at one moment, while traffic goes on.
+
+        Raises:
+            BackupRefused: it can't be written there, or not now. None was written.
+        """
+        self._check_open()
+        if self.journal.in_memory:
+            why = "the queues are kept in memory alone"
+            raise BackupRefused(str(path), why, 'Keep them in a file: [engine] url "sqlite:PATH".')
+        if self._backup is not None and not self._backup.done():
+            raise BackupRefused(str(path), "another one is being written", "Wait for its end.")
+        self._backup = asyncio.create_task(write_backup(self.committer, path), name="backup")
+        await asyncio.wait([self._backup])
+        if self._backup.cancelled():
+            raise BackupRefused(str(path), "the node has stopped", "Write it with --db FILE.")
+        return self._backup.result()
+
+    def announce(self, url: str) -> None:
+        """Let those who find the file in use know where this node can be asked."""
+        self.journal.announce(url)
+
     def _check_open(self) -> None:
         if self._closing is not None:
             raise EngineUnavailable("it is closed, or closing")
@@ -491,6 +516,9 @@ class EmbeddedEngine:
         for name, queue in self.state.topics.items():
             wake(queue)
             wake(self.state.lanes[name])
+        if self._backup is not None:
+            self._backup.cancel()
+            await asyncio.wait([self._backup])
         await self.committer.idle()
         running = any(queue.running for queue in self.state.topics.values())
         clean = not running and self.committer.fault is None

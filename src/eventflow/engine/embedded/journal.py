@@ -16,23 +16,22 @@ connections could damage it (3.7.0 to 3.51.2) can't bite.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import socket
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
 import msgspec
 
 from eventflow.engine.embedded import records
-from eventflow.errors import (
-    EngineUnavailable,
-    JournalInUse,
-    JournalUnreadable,
-    StorageUnavailable,
+from eventflow.engine.embedded.file import (
+    configure,
+    connect,
+    connect_to_read,
+    lock,
+    tell_holder,
 )
+from eventflow.errors import EngineUnavailable, JournalUnreadable, StorageUnavailable
 from eventflow.storage import schema
 from eventflow.storage.audit import AuditLog
 from eventflow.storage.shelf import Shelf
@@ -67,7 +66,6 @@ ON CONFLICT (topic) DO UPDATE SET
     created = created + excluded.created, delivered = delivered + excluded.delivered,
     discarded = discarded + excluded.discarded, archived = archived + excluded.archived
 """
-_WAL_LIMIT_BYTES = 64 * 2**20
 
 ALREADY = "already"
 """Outcome of a unit whose delivery storage did not hold any more at that hop."""
@@ -175,6 +173,7 @@ class Journal:
         vfs: str | None = None,
         audit_key: bytes | None = None,
         shelf: Callable[[apsw.Connection], Shelf] = Shelf,
+        read_only: bool = False,
     ) -> None:
         """Open the file, or make it.
 
@@ -186,17 +185,22 @@ class Journal:
             vfs: SQLite VFS to use: for crash tests.
             audit_key: HMAC key of the audit chain.
             shelf: Makes the storage's table access: for tests that let it fail.
+            read_only: Change nothing: neither the file nor its write-ahead log. It has to be
+                there.
 
         Raises:
             JournalInUse: another process has it open.
-            JournalUnreadable: damaged, not a journal, or of a newer version.
+            JournalUnreadable: damaged, not a journal, or of a newer version; not there.
             EngineUnavailable: the file can't be written.
         """
         self.path = path
         self.in_memory = path == ":memory:"
-        self._lock = None if self.in_memory or vfs else _lock(path)
+        self.read_only = read_only
+        # Taking SQLite's write lock is a change to a connection that must not change anything.
+        self._begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+        self._lock = None if self.in_memory or vfs else lock(path, read_only=read_only)
         try:
-            self.connection = _connect(path, vfs)
+            self.connection = connect_to_read(path) if read_only else connect(path, vfs)
         except BaseException:
             self._unlock()
             raise
@@ -278,7 +282,7 @@ class Journal:
             apsw.Error: nothing of it happened (or, after an I/O error at the very end, unknown).
         """
         connection = self.connection
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(self._begin)
         try:
             change = commit.change
             self._do_units(commit.units, change)
@@ -353,6 +357,9 @@ class Journal:
                 work.result = work.call(desk)
         except (apsw.IOError, apsw.FullError, apsw.CorruptError):
             raise
+        except apsw.ReadOnlyError as error:
+            work.error = EngineUnavailable("the file is only read here; start its node for that")
+            work.error.__cause__ = error
         except Exception as error:  # noqa: BLE001  # told to whoever gave the work
             work.error = error
         else:
@@ -371,13 +378,18 @@ class Journal:
         disk_failed = contextlib.suppress(apsw.FullError, apsw.IOError)
         try:
             with disk_failed:
-                if clean:
+                if clean and not self.read_only:
                     self.set_meta("clean", 1)
                     self.tidy()
             with disk_failed:
                 self.connection.close()
         finally:
             self._unlock()
+
+    def announce(self, url: str) -> None:
+        """Let those who find the file in use know where its node can be asked."""
+        if self._lock is not None:
+            tell_holder(self._lock, url)
 
     # inside ------------------------------------------------------------------
 
@@ -397,8 +409,12 @@ class Journal:
                 f"it has version {version}, this EventFlow reads up to {VERSION}",
                 "Run the newer EventFlow that wrote it.",
             )
+        if self.read_only and empty:
+            raise JournalUnreadable(self.path, "it is empty", "Name the file of a node.")
+        if self.read_only:
+            return
         with self._writing():
-            _configure(self.connection, durability)
+            configure(self.connection, durability)
             if empty:
                 self._create(now_s, chain)
 
@@ -446,53 +462,3 @@ class Journal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-def _connect(path: str, vfs: str | None) -> apsw.Connection:
-    if not vfs and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    connection = apsw.Connection(path, vfs=vfs) if vfs else apsw.Connection(path)
-    try:
-        connection.set_busy_timeout(0)
-        # A file that can't be read is left as it is, its write-ahead log too; see `begin`.
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        # EXCLUSIVE before WAL: no shared memory is used, and no second process gets in.
-        connection.pragma("locking_mode", "EXCLUSIVE")
-        connection.pragma("schema_version")
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        connection.close()
-        raise JournalUnreadable(
-            path, f"it is no SQLite file ({error})", "Name another file."
-        ) from error
-    except apsw.BusyError as error:
-        connection.close()
-        raise JournalInUse(path, "another program that has it open in SQLite") from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _configure(connection: apsw.Connection, durability: str) -> None:
-    connection.pragma("auto_vacuum", "INCREMENTAL")
-    connection.pragma("journal_mode", "WAL")
-    connection.pragma("synchronous", "FULL" if durability == "fsync" else "NORMAL")
-    connection.pragma("journal_size_limit", _WAL_LIMIT_BYTES)
-    connection.pragma("temp_store", "MEMORY")
-    connection.pragma("trusted_schema", "OFF")
-    connection.pragma("cache_size", -32000)
-
-
-def _lock(path: str) -> int:
-    """Hold `<path>.lock` for this process; its text names the holder to others."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
-        os.close(handle)
-        raise JournalInUse(path, holder) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return handle

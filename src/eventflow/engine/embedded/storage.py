@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from eventflow.delivery import Delivery, Reason, Row, Tally
+from eventflow.storage.audit import Head
 from eventflow.storage.protocol import Filter, Kept, Page, Usage, Verdict
 from eventflow.storage.rows import kept_of
 
@@ -62,11 +63,14 @@ class EmbeddedStorage:
 
     async def ref_of(self, source: str, id: str) -> str | None:
         """Return the ref of a kept event by its source and id."""
-        page = await self.page(Filter(q=id), limit=1000)
-        for kept in page.items:
-            if (kept.delivery.event.source, kept.delivery.event.id) == (source, id):
-                return kept.delivery.ref
-        return None
+        found = await self._read(lambda shelf: shelf.find_event(source, id))
+        # A ref is a UUIDv7: the greatest was accepted last.
+        return max((kept.delivery.ref for kept in found), default=None)
+
+    async def along(
+        self, which: Filter, *, after: str | None = None, limit: int = 200
+    ) -> tuple[Sequence[Kept], str | None]:
+        return await self._read(lambda shelf: shelf.along(which, after, limit))
 
     async def groups(self, which: Filter, *, limit: int = 100) -> Sequence[Group]:
         return await self._read(lambda shelf: shelf.groups(which, limit))
@@ -134,8 +138,16 @@ class EmbeddedStorage:
     async def note(self, rows: Sequence[Mapping[str, Any]]) -> None:
         await self._do(lambda desk: desk.change.audit.extend(rows))
 
-    async def verify(self) -> Verdict:
-        return await self._do(lambda desk: desk.audit.verify())
+    async def verify(self, heads: Sequence[str] = ()) -> Verdict:
+        given = [Head.of(head) for head in heads]
+        check = await self._do(lambda desk: desk.audit.check(given))
+        # Some rows a commit: a long trail must not keep the writer from those who wait for it.
+        while await self._do(lambda desk: desk.audit.advance(check)):
+            pass
+        return check.verdict()
+
+    async def heads(self) -> Sequence[str]:
+        return await self._do(lambda desk: [head.text for head in desk.audit.heads()])
 
     async def seal(self) -> Sequence[str]:
         now = self._clock.now_s()

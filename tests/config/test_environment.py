@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from eventflow.config import BatchSettings, Settings, Share, parse
+from eventflow.config import BatchSettings, HttpSinkSettings, Settings, Share, parse
 from eventflow.config.environ import OTHERS
 from eventflow.errors import ConfigError
 
@@ -124,7 +124,7 @@ class TestVariablesForSettings:
             EVENTFLOW_TOPICS__API__SINK__HEADERS__X_API_KEY="b",
         ).topics
 
-        assert topic.sink is not None
+        assert isinstance(topic.sink, HttpSinkSettings)
         assert [header.value.reveal() for header in topic.sink.headers] == ["b"]
 
 

@@ -36,6 +36,15 @@ def sink(more: str) -> str:
     return f'[topics.api]\nmatch = "**"\n[topics.api.sink]\ntype = "http"\n{more}\n'
 
 
+def sql(more: str) -> str:
+    """Return a topic with an sql sink that has `more` in its table; a URL where that has none."""
+    url = "" if "url" in more else 'url = "sqlite:///shop.db"'
+    table = "" if "table" in more else 'table = "users"'
+    columns = "" if "columns" in more else "columns = {}"
+    keys = f"type = 'sql'\n{url}\n{table}\n{columns}\n{more}"
+    return f"[topics.db]\nmatch = '**'\n[topics.db.sink]\n{keys}\n"
+
+
 def server(more: str) -> str:
     return f"[server]\n{more}\n"
 
@@ -288,6 +297,83 @@ FAULTS = {
         sink('url = "https://example.com"\n[topics.api.batch]\nmax = 5'),
         (
             f"{FILE}: [topics.api] batch: expected only where there is a handler, "
+            "got it beside a sink"
+        ),
+    ),
+    "a database that is none": Fault(
+        sql('url = "mysql://localhost/shop"'),
+        (
+            f'{FILE}: [topics.db.sink] url: expected a URL such as "sqlite:///shop.db" or '
+            '"postgresql://user:${PASSWORD}@host/shop", got "mysql://localhost/shop"'
+        ),
+    ),
+    "a database as an engine is written": Fault(
+        sql('url = "sqlite:shop.db"'),
+        (
+            f'{FILE}: [topics.db.sink] url: expected a URL such as "sqlite:///shop.db" or '
+            '"postgresql://user:${PASSWORD}@host/shop", got "sqlite:shop.db"; '
+            'write "sqlite:///shop.db"?'
+        ),
+    ),
+    "a database in memory": Fault(
+        sql('url = "sqlite:///:memory:"'),
+        (
+            f"{FILE}: [topics.db.sink] url: expected the URL of a file, for what memory holds is "
+            'seen by nobody, got "sqlite:///:memory:"'
+        ),
+    ),
+    "a database with a password, wrong": Fault(
+        sql('url = "mysql://me:secret@localhost/shop"'),
+        (
+            f'{FILE}: [topics.db.sink] url: expected a URL such as "sqlite:///shop.db" or '
+            '"postgresql://user:${PASSWORD}@host/shop", got a value that is not shown'
+        ),
+    ),
+    "a driver that is not used": Fault(
+        sql('url = "postgresql+asyncpg://localhost/shop"'),
+        (
+            f"{FILE}: [topics.db.sink] url: expected a URL that begins with postgresql:// (the "
+            'driver is psycopg), got "postgresql+asyncpg://localhost/shop"'
+        ),
+    ),
+    "the engine's own file": Fault(
+        sql('url = "sqlite:///./eventflow.db"'),
+        f"{FILE}: [topics.db.sink] url: expected a file of its own, got that of [engine] url",
+    ),
+    "a key that is not written": Fault(
+        sql('columns = { email = "event.data.email" }\nkey = ["emial"]'),
+        (
+            f"{FILE}: [topics.db.sink] key: expected columns that `columns` maps, got "
+            "\"emial\". Did you mean 'email'?"
+        ),
+    ),
+    "no key": Fault(
+        sql("key = []"),
+        f'{FILE}: [topics.db.sink] key: expected a column such as "email", got an empty list',
+    ),
+    "no columns": Fault(
+        """
+        [topics.db]
+        match = "**"
+        sink = { type = "sql", url = "sqlite:///shop.db", table = "users" }
+        """,
+        f"{FILE}: [topics.db.sink] columns: expected a table, got nothing",
+    ),
+    "a column without a name": Fault(
+        sql('columns = { "" = "event.id" }'),
+        f'{FILE}: [topics.db.sink.columns.""]: expected a column such as "email", got ""',
+    ),
+    "a table with a quote": Fault(
+        sql("table = 'us\"ers'"),
+        (
+            f"{FILE}: [topics.db.sink] table: expected a table such as "
+            '"users" or "shop.users", got "us\\"ers"'
+        ),
+    ),
+    "an executor for a sink": Fault(
+        sql("[topics.db.batch]\nmax = 5").replace("match", "executor = 'thread'\nmatch", 1),
+        (
+            f"{FILE}: [topics.db] executor: expected only where there is a handler, "
             "got it beside a sink"
         ),
     ),

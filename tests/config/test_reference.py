@@ -138,7 +138,7 @@ class TestExample:
         settings = parse(
             text,
             name="example.toml",
-            environ={"SHOP_TOKEN": "1234567890123456", "API_TOKEN": "x"},
+            environ={"SHOP_TOKEN": "1234567890123456", "API_TOKEN": "x", "DB_PASSWORD": "x"},
         )
 
         assert [token.name for token in settings.server.tokens] == ["shop"]

@@ -149,7 +149,7 @@ WRONG_TYPES = {
 }
 
 
-FITTING = {(("topics", "email", "sink", "allow_private"), "boolean")}
+FITTING = {(("topics", "email", "sink", flag), "boolean") for flag in ("allow_private", "create")}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=".".join)

@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from eventflow.config import Secret, Settings, parse
+from eventflow.config import HttpSinkSettings, Secret, Settings, parse
 from eventflow.errors import ConfigError
 
 HIDDEN = "hunter2-hunter2-hunter2"
@@ -35,7 +35,7 @@ def test_it_is_there_for_who_asks_for_it(settings: Settings) -> None:
     (token,), (topic,) = settings.server.tokens, settings.topics
 
     assert token.secret.reveal() == HIDDEN
-    assert topic.sink is not None
+    assert isinstance(topic.sink, HttpSinkSettings)
     assert topic.sink.headers[0].value.reveal() == f"Bearer {HIDDEN}"
     assert topic.sink.url == f"https://example.com/{HIDDEN}"
 

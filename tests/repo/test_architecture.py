@@ -32,6 +32,8 @@ ROOMS = {
     "nats": {"engine"},
     "prometheus_client": {"telemetry"},
     "rich": {"cli", "quickstart"},
+    "psycopg": {"sinks"},
+    "sqlalchemy": {"sinks"},
     "sqlite3": {"sinks", "quickstart"},  # engines and storage: apsw, whose SQLite is current
     "starlette": {"web"},
     "uvicorn": {"web", "app", "cli", "quickstart"},
@@ -39,6 +41,8 @@ ROOMS = {
 
 WAITS_FOR_REAL = {"chaos", "cluster", "crash", "e2e", "prove"}
 """Folders of tests that are about other processes, which no virtual clock can turn."""
+SERVERS = re.compile("jetstream|postgres")
+"""Files of tests that are about such processes."""
 
 
 @cache
@@ -173,7 +177,7 @@ def test_fast_tests_do_not_sleep() -> None:
     sleepers = {
         f"{name(path)}:{node.lineno}"
         for path in (ROOT / "tests").rglob("*.py")
-        if not WAITS_FOR_REAL & set(path.parts) and "jetstream" not in name(path)
+        if not WAITS_FOR_REAL & set(path.parts) and not SERVERS.search(name(path))
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call)
         if ast.unparse(node.func) in sleeps(path) and ast.unparse(node.args[0]) != "0"
@@ -182,6 +186,7 @@ def test_fast_tests_do_not_sleep() -> None:
     assert sleepers == set()
 
 
+@cache
 def sleeps(path: Path) -> set[str]:
     """Return the calls that would take real time in this file of tests."""
     virtual = any(module.startswith("eventflow.testing") for module in imports(path))

@@ -45,16 +45,29 @@ def closure(requirements: list[Requirement], *, everywhere: bool) -> set[str]:
         requirement = open_ends.pop()
         this = canonicalize_name(requirement.name)
         marker = requirement.marker
-        if this in found or (marker and "extra" in str(marker)):
-            continue
         if marker and not everywhere and not marker.evaluate():
+            continue
+        if this in found and not requirement.extras:
             continue
         found.add(this)
         try:
-            open_ends += map(Requirement, metadata.requires(this) or ())
+            open_ends += brought(this, requirement.extras)
         except metadata.PackageNotFoundError:
             assert everywhere, f"{this} is not installed"
     return found
+
+
+def brought(this: str, extras: set[str]) -> list[Requirement]:
+    """Return what a package needs, what it needs for these extras included."""
+    needed = []
+    for requirement in map(Requirement, metadata.requires(this) or ()):
+        marker = requirement.marker
+        if marker and "extra" in str(marker):
+            if not any(marker.evaluate({"extra": extra}) for extra in extras):
+                continue
+            requirement.marker = None
+        needed.append(requirement)
+    return needed
 
 
 def imported(path: Path) -> set[str]:
@@ -108,9 +121,13 @@ def test_the_pins_are_complete_and_none_is_left_over() -> None:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    """Tests and the mail catcher of the quickstart have extras of their own."""
+    """Tests, some sinks and the mail catcher of the quickstart have extras of their own."""
     owners = metadata.packages_distributions()
-    beside = {"quickstart": names(EXTRAS["quickstart"]), "testing": names(EXTRAS["dev"])}
+    beside = {
+        "quickstart": names(EXTRAS["quickstart"]),
+        "sinks": names(EXTRAS["postgres"]),
+        "testing": names(EXTRAS["dev"]),
+    }
     used: set[str] = set()
     strays: set[str] = set()
     for path in PACKAGE.rglob("*.py"):

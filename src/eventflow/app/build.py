@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eventflow.config import Share
+from eventflow.config import BatchSettings, Share
 from eventflow.engine.embedded import EmbeddedEngine, open_engine
 from eventflow.errors import ConfigError, did_you_mean
 from eventflow.flow.handlers import Batch, Handler
@@ -20,6 +20,7 @@ from eventflow.policy.expression import compile_expression
 from eventflow.policy.routing import Route, Router, compile_routes
 from eventflow.policy.values import RecoveryPolicy, RetryPolicy, TopicPolicy
 from eventflow.sinks import make_sink
+from eventflow.sinks.base import BatchSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from eventflow.clock import Clock
     from eventflow.config import Settings, TopicSettings
     from eventflow.engine.embedded.writer import Writer
-    from eventflow.sinks.base import Sink
+    from eventflow.sinks.base import AnySink
 
 
 def policy_of(topic: TopicSettings) -> TopicPolicy:
@@ -49,7 +50,7 @@ def policy_of(topic: TopicSettings) -> TopicPolicy:
 
 def topics_of(
     settings: Settings, functions: Mapping[str, Callable[..., Any]]
-) -> tuple[list[Topic], list[Sink]]:
+) -> tuple[list[Topic], list[AnySink]]:
     """Return the topics with their handlers, and the sinks among those.
 
     Args:
@@ -60,7 +61,7 @@ def topics_of(
         ConfigError: a handler can't be found or called; all of them at once.
     """
     topics: list[Topic] = []
-    sinks: list[Sink] = []
+    sinks: list[AnySink] = []
     problems: list[str] = []
     for one in settings.topics:
         try:
@@ -84,19 +85,34 @@ def topics_of(
 
 
 def _handler(
-    topic: TopicSettings, function: Callable[..., Any] | None, sinks: list[Sink]
+    topic: TopicSettings, function: Callable[..., Any] | None, sinks: list[AnySink]
 ) -> Handler:
     if topic.sink is not None:
-        sink = make_sink(topic.sink, concurrency=topic.concurrency)
+        try:
+            sink = make_sink(topic.sink, concurrency=topic.concurrency)
+        except ConfigError as error:
+            where = f"[topics.{topic.name}.sink]"
+            told = [f"{where} {problem.removeprefix('sink.')}" for problem in error.problems]
+            raise ConfigError(told) from error
         sinks.append(sink)
-        return Handler.of_sink(sink, name=topic.sink.type, timeout_s=topic.timeout_s)
+        return _handler_of_sink(sink, topic)
     if function is None:
         function = imported(topic.handler or "", f"[topics.{topic.name}] handler")
-    batch = None
-    if topic.batch is not None:
-        batch = Batch(topic.batch.max, linger_s=topic.batch.linger_s)
+    batch = None if topic.batch is None else _batch(topic.batch)
     executor = topic.executor if topic.executor == "process" else None
     return Handler.of_function(function, executor=executor, batch=batch, timeout_s=topic.timeout_s)
+
+
+def _handler_of_sink(sink: AnySink, topic: TopicSettings) -> Handler:
+    name = "" if topic.sink is None else topic.sink.type
+    if isinstance(sink, BatchSink):
+        batch = _batch(topic.batch or BatchSettings())
+        return Handler.of_batch_sink(sink, name=name, batch=batch, timeout_s=topic.timeout_s)
+    return Handler.of_sink(sink, name=name, timeout_s=topic.timeout_s)
+
+
+def _batch(settings: BatchSettings) -> Batch:
+    return Batch(settings.max, linger_s=settings.linger_s)
 
 
 def imported(name: str, where: str) -> Any:

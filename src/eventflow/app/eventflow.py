@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
     from eventflow.flow.handlers import Batch
-    from eventflow.sinks.base import Sink
+    from eventflow.sinks.base import AnySink
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,7 +86,7 @@ class EventFlow:
         self._engine: EmbeddedEngine | None = None
         self._flow: Flow | None = None
         self._door: Door | None = None
-        self._sinks: list[Sink] = []
+        self._sinks: list[AnySink] = []
 
     # topics ------------------------------------------------------------------
 

@@ -18,7 +18,13 @@ from eventflow.config.settings import (
     Token,
     WeightsSettings,
 )
-from eventflow.config.sinks import Header, HttpSinkSettings, SinkSettings
+from eventflow.config.sinks import (
+    Column,
+    Header,
+    HttpSinkSettings,
+    SinkSettings,
+    SqlSinkSettings,
+)
 from eventflow.config.topic import (
     BatchSettings,
     RecoverySettings,
@@ -29,6 +35,7 @@ from eventflow.config.units import Share
 
 __all__ = [
     "BatchSettings",
+    "Column",
     "CommonSettings",
     "EngineSettings",
     "Header",
@@ -43,6 +50,7 @@ __all__ = [
     "Settings",
     "Share",
     "SinkSettings",
+    "SqlSinkSettings",
     "StorageSettings",
     "Token",
     "TopicSettings",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventflow.config.reader import Draft
 from eventflow.config.schema import Leaf, Table
+from eventflow.config.secret import Secret
+from eventflow.config.sinks.sql import EVENT_KEY
 from eventflow.config.tree import Tree, location, quoted, show
 from eventflow.config.unavailable import ELSEWHERE
 from eventflow.errors import did_you_mean
@@ -20,10 +22,11 @@ from eventflow.errors import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from eventflow.config.secret import Secret
-
 SHORT_SECRET: Final = 16
 """Characters below which a token's secret can be guessed in time."""
+
+BATCH_SINKS: Final = {"sql"}
+"""Sinks that take several events at once."""
 
 FAULTY: Final = object()
 """Stands for a value that was given, and could not be read."""
@@ -86,6 +89,8 @@ def problems(subject: Subject) -> Iterator[str]:
         yield from _one_handler(subject, topic)
         yield from _only_for_handlers(subject, topic)
         yield from _waits(subject, topic)
+        yield from _mapped_key(subject, topic)
+        yield from _own_file(subject, topic)
     yield from _known_topics(subject)
 
 
@@ -188,10 +193,45 @@ def _one_handler(subject: Subject, topic: Draft) -> Iterator[str]:
 
 
 def _only_for_handlers(subject: Subject, topic: Draft) -> Iterator[str]:
+    sink = topic.get("sink", FAULTY)
+    in_batches = isinstance(sink, Draft) and sink.get("type") in BATCH_SINKS
     for field in ("executor", "batch"):
-        if topic.get("sink", FAULTY) is not None and topic.get(field) is not None:
+        if (
+            sink is not None
+            and topic.get(field) is not None
+            and not (in_batches and field == "batch")
+        ):
             where = subject.where(topic, field)
             yield f"{where}: expected only where there is a handler, got it beside a sink"
+
+
+def _mapped_key(subject: Subject, topic: Draft) -> Iterator[str]:
+    """Rows are told apart by columns that are written."""
+    sink = topic.get("sink")
+    if not isinstance(sink, Draft) or sink.get("type") != "sql":
+        return
+    written = sink.get("columns", FAULTY)
+    if not isinstance(written, list):
+        return
+    names = [EVENT_KEY, *(column["name"] for column in written if "name" in column)]
+    for name in sink.get("key") or ():
+        if name is not None and name not in names:
+            where, meant = subject.where(sink, "key"), did_you_mean(name, names)
+            yield f"{where}: expected columns that `columns` maps, got {quoted(name)}.{meant}"
+
+
+def _own_file(subject: Subject, topic: Draft) -> Iterator[str]:
+    """A sink that writes into the engine's own file would lock it out, and be locked out."""
+    sink, engine = topic.get("sink"), subject.table("engine").get("url")
+    if not isinstance(sink, Draft) or not engine:
+        return
+    url = sink.get("url")
+    if not isinstance(url, Secret):
+        return
+    _, is_file, path = url.reveal().partition("sqlite:///")
+    if is_file and _place(f"sqlite:{path}") == _place(engine):
+        where = subject.where(sink, "url")
+        yield f"{where}: expected a file of its own, got that of [engine] url"
 
 
 def _known_topics(subject: Subject) -> Iterator[str]:

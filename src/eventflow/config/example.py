@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 from eventflow.config.describe import described
 from eventflow.config.kinds import Choice
-from eventflow.config.schema import MISSING, Group, Key, Leaf, Shape, Table, Variants, table_of
+from eventflow.config.schema import (
+    MISSING,
+    Group,
+    Key,
+    Leaf,
+    Many,
+    Shape,
+    Table,
+    Variants,
+    table_of,
+)
 from eventflow.config.settings import Settings
 from eventflow.config.tree import Path, location
 
@@ -27,6 +37,9 @@ SAMPLES: Final = {
     "topics.api.sink.type": '"http"',
     "topics.api.sink.url": '"https://example.com/hook"',
     "topics.api.sink.headers": '{ authorization = "Bearer ${API_TOKEN}" }',
+    "topics.sql.sink.url": '"postgresql://shop:${DB_PASSWORD}@localhost/shop"',
+    "topics.sql.sink.table": '"users"',
+    "topics.sql.sink.columns": '{ email = "event.data.email" }',
     "routes.match": '["user.*", "order.**"]',
     "routes.when": "\"event.data.country == 'FR'\"",
     "routes.topics": '["api"]',
@@ -129,6 +142,8 @@ def _shown(key: Key) -> str:
         words = key.node.kind.words
         if len(words) == 1:  # the `type` of one of several tables
             return key.node.kind.write(words[0])
+    if isinstance(key.node, Many) and key.default:
+        return f"[{', '.join(map(key.node.kind.write, key.default))}]"
     if not isinstance(key.node, Leaf) or key.default is None or key.default is MISSING:
         raise LookupError(f"{key.name} has no default to show: it needs a sample")
     return key.node.kind.write(key.default)

@@ -182,7 +182,9 @@ def _default(key: Key) -> str:
         return "none, it must be given"
     if key.default is None or key.default == ():
         return "left out"
-    assert isinstance(key.node, Leaf)  # noqa: S101  # lists and tables are empty by default
+    if isinstance(key.node, Many):
+        return f"`[{', '.join(map(key.node.kind.write, key.default))}]`"
+    assert isinstance(key.node, Leaf)  # noqa: S101  # tables are empty by default
     return f"`{key.node.kind.write(key.default)}`"
 
 

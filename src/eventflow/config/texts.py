@@ -143,6 +143,48 @@ class TopicName(Text):
         return super().read(raw)
 
 
+@dataclass(frozen=True)
+class SqlName(Text):
+    """A name in a database: in any language's letters, unlike other names."""
+
+    def read(self, raw: object) -> str:
+        """Take texts of the form."""
+        if not isinstance(raw, str) or not re.fullmatch(self.pattern, raw):
+            raise Unfit(self.what)
+        return raw
+
+
+@dataclass(frozen=True)
+class SqlUrl(Text):
+    """Where the database of a sink is. It may hold a password, so it is read as a secret."""
+
+    type_name: ClassVar[str] = "URL"
+
+    def read(self, raw: object) -> Secret:  # type: ignore[override]  # a secret is no text
+        """Take files of SQLite and databases of PostgreSQL; other drivers get a hint."""
+        hide = _holds_user(raw)
+        text = raw if isinstance(raw, str) else ""
+        scheme, _, rest = text.partition(":")
+        dialect, _, driver = scheme.partition("+")
+        if dialect == "sqlite" and not driver and rest and not rest.startswith("//"):
+            raise Unfit(self.what, f'; write "sqlite:///{rest}"?' if rest.isprintable() else "")
+        if scheme == "sqlite" and rest.strip("/") in ("", ":memory:"):
+            raise Unfit("the URL of a file, for what memory holds is seen by nobody")
+        if dialect in ("postgresql", "postgres") and (dialect == "postgres" or driver):
+            if driver not in ("", "psycopg"):
+                raise Unfit(
+                    "a URL that begins with postgresql:// (the driver is psycopg)", hide=hide
+                )
+            text = f"postgresql:{rest}"
+        if not re.fullmatch(self.pattern, text):
+            raise Unfit(self.what, hide=hide)
+        return Secret(text)
+
+    def write(self, value: Secret) -> str:  # type: ignore[override]  # as above
+        """Write the mask."""
+        return f'"{value}"'
+
+
 def _holds_user(raw: object) -> bool:
     """Return whether a URL names a user before its host, and so maybe a password."""
     return isinstance(raw, str) and re.match(r"[^/?#]*//[^/?#]*@", raw) is not None
@@ -160,6 +202,13 @@ FILE_URL = FileUrl('"memory:" or "sqlite:PATH"', rf"memory:|sqlite:{NO_CONTROL}{
 HTTP_URL = HttpUrl(
     'a URL such as "https://example.com/hook"', rf"(?i:https?)://{NO_CONTROL}{{1,8000}}"
 )
+SQL_URL = SqlUrl(
+    'a URL such as "sqlite:///shop.db" or "postgresql://user:${PASSWORD}@host/shop"',
+    rf"sqlite:///{NO_CONTROL}{{1,4000}}|postgresql://{NO_CONTROL}{{1,8000}}",
+)
+_SQL_NAME = r"[^\x00-\x1f\x7f-\x9f.\"]{1,63}"
+TABLE = SqlName('a table such as "users" or "shop.users"', rf"{_SQL_NAME}(?:\.{_SQL_NAME})?")
+COLUMN = SqlName('a column such as "email"', _SQL_NAME)
 HOST = Host('a host name or address such as "127.0.0.1", without a port', r"[\w.-]{1,253}")
 EVENT_TYPES = Text('a pattern such as "user.*"', r"[^\s\x00-\x1f\x7f-\x9f]{1,255}")
 EVENT_TYPE = Text('an event type such as "user.registered"', r"[^\s\x00-\x1f\x7f-\x9f]{1,255}")

@@ -64,12 +64,17 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
         ' = "key"',
     ),
     NotBuilt("topics.*.on_dead", "no delivery waits for another of its key."),
-    NotBuilt("topics.*.sink", '"http" is the only sink. Write a handler.', "sql", ' type = "sql"'),
     NotBuilt(
-        "topics.*.sink", '"http" is the only sink. Write a handler.', "smtp", ' type = "smtp"'
+        "topics.*.sink",
+        'the sinks are "http" and "sql". Write a handler.',
+        "smtp",
+        ' type = "smtp"',
     ),
     NotBuilt(
-        "topics.*.sink", '"http" is the only sink. Write a handler.', "file", ' type = "file"'
+        "topics.*.sink",
+        'the sinks are "http" and "sql". Write a handler.',
+        "file",
+        ' type = "file"',
     ),
     NotBuilt("topics.*.sink.secret", "requests are not signed. Use `headers` to authenticate."),
 )

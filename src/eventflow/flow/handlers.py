@@ -4,6 +4,7 @@
     def f(event)                    mode "thread"   run in one of the topic's threads
     def f(event), executor=process  mode "process"  run in a worker process
     sink.deliver                    mode "async"
+    sink.deliver_batch              mode "thread"
 
 Any of them may take the delivery too, and with `batch` takes a list of events (and of
 deliveries) instead of one. How a slot runs a handler is in `flow/slots.py`.
@@ -27,7 +28,7 @@ from eventflow.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eventflow.sinks.base import Sink
+    from eventflow.sinks.base import BatchSink, Sink
 
 Mode = Literal["async", "thread", "process"]
 
@@ -152,6 +153,20 @@ class Handler:
             function=sink.deliver,
             wants_delivery=True,
             timeout_s=timeout_s,
+        )
+
+    @classmethod
+    def of_batch_sink(
+        cls, sink: BatchSink, *, name: str, batch: Batch, timeout_s: float
+    ) -> Handler:
+        """Return the handler that delivers to `sink` in batches, `timeout_s` seconds at most."""
+        return cls(
+            name=name,
+            mode="thread",
+            function=sink.deliver_batch,
+            wants_delivery=True,
+            timeout_s=timeout_s,
+            batch=batch,
         )
 
     @property

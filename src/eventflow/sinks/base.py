@@ -7,9 +7,11 @@ exception of any handler.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eventflow.delivery import Delivery
     from eventflow.event import Event
     from eventflow.policy.outcome import Failed
@@ -33,6 +35,29 @@ class Sink(Protocol):
     async def close(self) -> None:
         """Let go of what `start` opened. Deliveries still under way may fail."""
         ...
+
+
+@runtime_checkable
+class BatchSink(Protocol):
+    """Delivers several events at once to one place; it blocks, so it runs in threads."""
+
+    async def start(self) -> None:
+        """As a `Sink`'s."""
+        ...
+
+    def deliver_batch(
+        self, events: Sequence[Event], deliveries: Sequence[Delivery]
+    ) -> Sequence[SinkError | None]:
+        """Deliver events; return for each None, or why the target did not take it."""
+        ...
+
+    async def close(self) -> None:
+        """As a `Sink`'s."""
+        ...
+
+
+AnySink: TypeAlias = Sink | BatchSink
+"""What delivers, in whichever way."""
 
 
 class SinkError(Exception):

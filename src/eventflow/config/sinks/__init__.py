@@ -8,8 +8,9 @@ before it is known which sink it is for.
 from typing import TypeAlias
 
 from eventflow.config.sinks.http import Header, HttpSinkSettings
+from eventflow.config.sinks.sql import Column, SqlSinkSettings
 
-SinkSettings: TypeAlias = HttpSinkSettings
+SinkSettings: TypeAlias = HttpSinkSettings | SqlSinkSettings
 """The sinks there are."""
 
-__all__ = ["Header", "HttpSinkSettings", "SinkSettings"]
+__all__ = ["Column", "Header", "HttpSinkSettings", "SinkSettings", "SqlSinkSettings"]

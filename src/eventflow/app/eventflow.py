@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eventflow.engine.embedded import EmbeddedEngine
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
-    from eventflow.flow.handlers import Batch
+    from eventflow.flow.handlers import Batch, Handler
     from eventflow.sinks.base import AnySink
 
     F = TypeVar("F", bound=Callable[..., Any])
@@ -45,6 +45,7 @@ class Surroundings:
         environ: Mapping[str, str] | None = None,
         writer: Callable[[], Writer] = ThreadWriter,
         engine: Callable[..., Any] = build.engine_of,
+        handler: Callable[[str, Handler], Handler] | None = None,
     ) -> None:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.random = random.Random() if random_source is None else random_source  # noqa: S311  # jitter
@@ -52,6 +53,8 @@ class Surroundings:
         self.writer = writer
         self.engine = engine
         """Opens the engine: called as `build.engine_of` is."""
+        self.handler = handler
+        """Given a topic's name and handler, returns the handler to run: for simulations."""
 
 
 class EventFlow:
@@ -164,6 +167,10 @@ class EventFlow:
             raise EventFlowError("this node has been started already")
         settings, around = self.settings, self._around
         topics, self._sinks = build.topics_of(settings, self._functions)
+        if around.handler is not None:
+            for topic in topics:
+                if topic.handler is not None:
+                    topic.handler = around.handler(topic.name, topic.handler)
         routes, schemas = build.routes_of(settings), build.schemas_of(settings)
         shape = build.shape_of(settings, topics)
         engine = await around.engine(

@@ -1,0 +1,381 @@
+"""One process of a simulated node: it starts, events come, trouble comes, it dies or stops."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from eventflow.app.eventflow import Surroundings
+from eventflow.engine.embedded import open_engine
+from eventflow.engine.embedded.writer import InlineWriter
+from eventflow.errors import (
+    EngineUnavailable,
+    InvalidEvent,
+    QueueFull,
+    StorageUnavailable,
+    Unroutable,
+)
+from eventflow.storage.protocol import Actor, Filter
+from eventflow.storage.shelf import Shelf
+from eventflow.testing.simulation.book import Broken, walk
+from eventflow.testing.simulation.watch import Watched
+from eventflow.testing.simulation.weather import Burst, DiskFull, Doing, Dying
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventflow.app.eventflow import EventFlow
+    from eventflow.delivery import Delivery
+    from eventflow.event import Event
+    from eventflow.flow.handlers import Handler
+    from eventflow.storage.protocol import Kept
+    from eventflow.testing.crash_vfs import DiskImage
+    from eventflow.testing.simulation.day import Day
+
+WALK_EVERY = 200
+"""Steps between two full walks of all queues and storage (G8)."""
+LONGEST_S = 40 * 86_400.0
+"""Virtual time after the trouble in which everything has to come to its end."""
+_OPERATOR = Actor("operator", "the simulation")
+_AGAIN = 0.1
+"""How probable it is that a batch is sent together with the one before."""
+_ENDURES_S = 20.0
+"""A death waits so long for the disk operation it is to come at; then it comes anyhow."""
+
+
+class Died(Exception):  # it is an event of the simulation, not an error of the code
+    """The process is gone."""
+
+
+class Life:
+    """One process."""
+
+    def __init__(self, day: Day) -> None:
+        self._day = day
+        self._clock = day.clock
+        self._dying: Dying | None = None
+        self._dies_now = False
+        self.image: DiskImage | None = None
+        """What the disk holds after the death."""
+        self.now_s = 0.0
+        """How long it has lived."""
+        self._walk_at = math.inf
+        self._walk_due: asyncio.Event
+        self._flow: EventFlow
+        self._opened: Watched | None = None
+
+    # the event loop's every step ------------------------------------------------
+
+    def look(self) -> None:
+        """Die, if it is time to."""
+        disk = self._day.disk
+        if self._day.book.broken is not None:
+            raise self._day.book.broken
+        if self._day.trace.steps >= self._walk_at:
+            self._walk_due.set()
+        if self._dies_now or disk.is_cut:
+            self.now_s = self._loop.time()
+            self._day.book.frozen = True
+            power = self._dying is not None and self._dying.manner == "power"
+            self.image = disk.crash(self._day.chance) if power else disk.killed()
+            if not disk.is_cut:
+                disk.cut_after(0)
+            raise Died
+
+    def bury(self) -> None:
+        """Let go of the file, as the end of a process does."""
+        if self._opened is not None:
+            self._opened.journal.close(clean=False)
+
+    @property
+    def _watched(self) -> Watched:
+        assert self._opened is not None, "the node has opened no engine yet"
+        return self._opened
+
+    # from start to end ----------------------------------------------------------
+
+    async def main(self) -> None:
+        """Live."""
+        day = self._day
+        self._loop = asyncio.get_running_loop()
+        day.runs.running.clear()
+        day.weights.forget()
+        day.disk.heal()  # whoever starts it again has made room
+        self._flow = flow = day.build(self._surroundings())
+        await flow.start()
+        tasks = [
+            asyncio.create_task(self._publish(), name="publisher"),
+            asyncio.create_task(self._walk(), name="walker"),
+        ]
+        try:
+            restarts = await self._befall()
+            if not restarts:
+                await self._come_to_an_end()
+        finally:
+            for task in tasks:
+                task.cancel()
+        for answer in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(answer, Exception):
+                raise answer
+        await flow.stop(5.0)
+        self.now_s = self._loop.time()
+        day.over = not restarts
+
+    def _at(self) -> float:
+        return self._day.elapsed_s + self._loop.time()
+
+    async def _befall(self) -> bool:
+        """Let everything happen at its time; return whether it stops to be started again."""
+        day = self._day
+        moments = day.weather.times
+        while day.next_moment < len(moments):
+            at_s, what = moments[day.next_moment]
+            await asyncio.sleep(max(0.0, at_s - self._at()))
+            day.next_moment += 1
+            if isinstance(what, Burst):
+                self._burst(what)
+            elif isinstance(what, Dying):
+                self._arm(what)
+            elif isinstance(what, DiskFull):
+                self._fill(what)
+            elif isinstance(what, Doing) and await self._do(what):
+                return True
+        await asyncio.sleep(max(0.0, day.weather.calm_at_s - self._at()))
+        return False
+
+    def _burst(self, burst: Burst) -> None:
+        day = self._day
+        for _ in range(burst.events):
+            event = day.make(day.chance, day.next_event, self._clock.now_s())
+            if day.next_event in day.weather.poisons:
+                day.poisons.add(event.id)
+            day.waiting.append(event)
+            day.next_event += 1
+        self._more.set()
+
+    def _fill(self, what: DiskFull) -> None:
+        """Fill the disk, or free it."""
+        if what.full:
+            self._day.disk.fail_write(apsw.SQLITE_FULL)
+        else:
+            self._day.disk.heal()
+
+    def _arm(self, dying: Dying) -> None:
+        """Die at one of the next disk operations, or a little later."""
+        if self._dying is not None:
+            return
+        self._dying = dying
+        if dying.manner == "bad_sync":
+            self._day.disk.fail_sync(1)
+        else:
+            self._day.disk.cut_after(dying.after_ops)
+        self._loop.call_later(_ENDURES_S, self._die)
+
+    def _die(self) -> None:
+        self._dies_now = True
+
+    async def _do(self, doing: Doing) -> bool:
+        flow, storage = self._flow, self._watched.storage
+        try:
+            match doing.act:
+                case "restart":
+                    return True
+                case "pause":
+                    await flow.flow.pause(doing.topic, _OPERATOR)
+                    self._loop.call_later(90, self._resume, doing.topic)
+                case "replay" | "discard":
+                    ids = await storage.ids(Filter(topic=doing.topic))
+                    some = self._day.chance.sample(sorted(ids), min(len(ids), 5))
+                    if doing.act == "replay":
+                        await storage.replay(some, _OPERATOR)
+                        flow.flow.nudge(doing.topic)
+                    else:
+                        await storage.discard(some[:1], _OPERATOR)
+        except (EngineUnavailable, StorageUnavailable):
+            return False  # the operator is told so, and does without
+        return False
+
+    async def _resume_all(self) -> None:
+        """Resume what a death kept the operator from resuming: a pause outlives the process."""
+        for topic in {doing.topic for doing in self._day.weather.doings if doing.act == "pause"}:
+            await self._flow.flow.resume(topic, _OPERATOR)
+
+    def _resume(self, topic: str) -> None:
+        self._resuming = asyncio.ensure_future(self._flow.flow.resume(topic, _OPERATOR))
+
+    # publishing -----------------------------------------------------------------
+
+    async def _publish(self) -> None:
+        """Publish what waits until it is acknowledged, under the same ids."""
+        day = self._day
+        self._more = asyncio.Event()
+        if day.waiting:
+            self._more.set()
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while day.waiting:
+                batch = day.waiting[:20]
+                if day.chance.random() < _AGAIN:
+                    batch += day.last_batch  # as clients do that had no answer
+                try:
+                    await self._flow.publish_many(batch)
+                except (QueueFull, EngineUnavailable):
+                    await asyncio.sleep(day.chance.uniform(0.5, 5.0))
+                    continue
+                except (InvalidEvent, Unroutable):
+                    del day.waiting[:20]
+                    continue
+                if not day.book.frozen:
+                    day.acknowledged |= {event.id for event in batch}
+                    day.last_batch = batch[:20]
+                    del day.waiting[:20]
+
+    # its surroundings -----------------------------------------------------------
+
+    def _surroundings(self) -> Surroundings:
+        chance = random.Random(self._day.chance.getrandbits(32))
+        return Surroundings(
+            clock=self._clock,
+            random_source=chance,
+            environ={},
+            writer=InlineWriter,
+            engine=self._open,
+            handler=self._under_weather,
+        )
+
+    async def _open(self, settings: Any, clock: Any, draw_bits: Any, writer: Any) -> Any:
+        day = self._day
+        engine = await open_engine(
+            str(settings.engine.path),
+            clock=clock,
+            draw_bits=draw_bits,
+            durability=settings.engine.durability,
+            writer=writer,
+            vfs=day.disk.name,
+            shelf=self._shelf,
+        )
+        watched = Watched(engine, engine.storage, day.book, day.trace, day.weights, clock)
+        watched.policy_of = lambda topic: self._flow.flow.topics[topic].policy
+        self._opened = watched
+        await self._look_at_all(engine)
+        return watched
+
+    async def _look_at_all(self, engine: Any) -> None:
+        names = list((await engine.census()).topics)
+        found = await walk(engine, engine.storage, names)
+        self._day.book.reopened(found, self._clock.now_s())
+        await self._hold_counts()
+
+    def _shelf(self, connection: Any) -> Shelf:
+        life = self
+
+        class Weathered(Shelf):
+            """A storage that refuses while the weather says so."""
+
+            def keep(self, items: Sequence[Kept]) -> None:
+                life.refuse()
+                super().keep(items)
+
+            def forget(self, pairs: Sequence[tuple[str, int]]) -> list[bool]:
+                life.refuse()
+                return super().forget(pairs)
+
+        return Weathered(connection)
+
+    def refuse(self) -> None:
+        """Refuse, while storage is in trouble."""
+        at = self._at()
+        if any(span.has(at) for span in self._day.weather.refusals):
+            raise StorageUnavailable("the weather")
+
+    def _under_weather(self, topic: str, handler: Handler) -> Handler:
+        """Return a handler that has its destination's trouble, and notes its runs."""
+        inner = handler.function
+        wants = handler.wants_delivery
+
+        async def run(event: Event, delivery: Delivery) -> None:
+            day = self._day
+            if not day.book.frozen:
+                day.trace.step("handler", delivery.id, delivery.attempt)
+                if delivery.id in day.runs.running:
+                    day.book.broken = Broken(f"{delivery.id} is run twice at the same time")
+                day.runs.start(delivery.id)
+            well = False
+            try:
+                await self._meet_weather(topic)
+                if event.id in day.poisons:
+                    self._dies_now = True
+                    await asyncio.sleep(1.0)  # it doesn't live so long
+                args = (event, delivery) if wants else (event,)
+                answer = inner(*args)
+                if asyncio.iscoroutine(answer):
+                    await answer
+                well = True
+            finally:
+                if not day.book.frozen:
+                    day.trace.step("handled", delivery.id, well)
+                    day.runs.end(delivery.id, well=well)
+
+        return replace(handler, function=run, wants_delivery=True, mode="async")
+
+    async def _meet_weather(self, topic: str) -> None:
+        chance = self._day.chance
+        match self._day.weather.manner(topic, self._at()):
+            case "down":
+                raise ConnectionError("the destination is down")
+            case "flaky" if chance.random() < 0.6:
+                raise ConnectionError("the destination is flaky")
+            case "slow":
+                await asyncio.sleep(chance.uniform(1.0, 15.0))
+            case _:
+                if chance.random() < 0.3:
+                    await asyncio.sleep(chance.choice((0.01, 0.1, 0.4)))
+
+    # looking at the whole ---------------------------------------------------------
+
+    async def _walk(self) -> None:
+        """Walk everything every so many steps (G8)."""
+        while True:
+            self._walk_due = asyncio.Event()
+            self._walk_at = self._day.trace.steps + WALK_EVERY
+            await self._walk_due.wait()
+            await self._hold_counts()
+
+    async def _hold_counts(self) -> None:
+        day, engine = self._day, self._watched
+        census = await engine.census()
+        walked = await engine.census(walk=True)
+        counted = await engine.census()
+        if day.book.frozen:
+            return
+        if walked.topics != counted.topics:
+            raise Broken(f"walked {walked}, counted {counted}")
+        if counted.unaccounted:
+            raise Broken(f"unaccounted: {counted}")
+        day.walks += 1
+        names = list(census.topics)
+        found = await walk(engine, engine.storage, names)
+        if day.book.quiet and not day.book.early:
+            day.book.compare(found)
+
+    async def _come_to_an_end(self) -> None:
+        """Wait until nothing waits any more."""
+        await self._resume_all()
+        end = self._loop.time() + LONGEST_S
+        pause_s = 1.0
+        while True:
+            census = await self._watched.census()
+            left = sum(c.queued + c.running + c.retrying + c.parked for c in census.topics.values())
+            if not left and not self._day.waiting:
+                await self._hold_counts()
+                return
+            if self._loop.time() > end:
+                raise Broken(f"after {LONGEST_S:g} s there still wait: {census}")
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.3, 300.0)

@@ -1,0 +1,273 @@
+"""Engine and storage, watched: each call is a step, and each answer is held against the promises.
+
+`Watched` stands between a node and its engine and is itself an engine; `WatchedStorage` likewise.
+They change nothing: what is asked is passed on, what is answered is entered in the book.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from eventflow.delivery import COMMON
+from eventflow.engine.protocol import Kind
+from eventflow.errors import EventFlowError
+from eventflow.policy.values import TopicPolicy
+from eventflow.testing.simulation.book import Broken
+from eventflow.testing.simulation.laws import broken_by
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+
+    from eventflow.clock import Clock
+    from eventflow.engine.protocol import (
+        Act,
+        Applied,
+        Engine,
+        Lease,
+        Placed,
+        Placing,
+        Plan,
+        Queue,
+        Receipt,
+        Settled,
+    )
+    from eventflow.event import Event
+    from eventflow.storage.protocol import Actor, Kept, Storage
+    from eventflow.testing.simulation.book import Book
+    from eventflow.testing.simulation.weights import Weights
+
+A = TypeVar("A")
+C = TypeVar("C", bound="Callable[..., Coroutine[Any, Any, Any]]")
+
+SLACK_S = 60.0
+"""How long a decision may be older than its settlement: a full disk lets it wait."""
+
+
+def _telling(call: C) -> C:
+    """Let the book know of a broken promise: a stage that is told so only logs it and goes on."""
+
+    @functools.wraps(call)
+    async def told(self: Any, *args: Any, **more: Any) -> Any:
+        try:
+            return await call(self, *args, **more)
+        except EventFlowError:
+            raise
+        except Exception as error:
+            self._book.broken = self._book.broken or error
+            raise
+
+    return cast("C", told)
+
+
+class Trace:
+    """Steps so far, and a digest of all of them: the same seed gives the same."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.digest = 0
+        self.kinds: Counter[str] = Counter()
+
+    def step(self, kind: str, *what: object) -> None:
+        """Count one call, or a handler's start or end."""
+        self.steps += 1
+        self.kinds[kind] += 1
+        self.digest = zlib.crc32(f"{kind} {what}".encode(), self.digest)
+
+
+class Watched:
+    """An engine that keeps a book of what another one says."""
+
+    def __init__(  # what a watch looks at
+        self,
+        engine: Engine,
+        storage: Storage,
+        book: Book,
+        trace: Trace,
+        weights: Weights,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._book = book
+        self._trace = trace
+        self._weights = weights
+        self._clock = clock
+        self.storage = WatchedStorage(storage, book, trace)
+        self.policy_of: Callable[[str], TopicPolicy] = lambda _: TopicPolicy()
+        self._plan: Plan | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def _watched(
+        self, what: str, given: Sequence[Any], call: Callable[[], Awaitable[A]]
+    ) -> tuple[int, A]:
+        number = self._book.begin(what, given)
+        try:
+            answer = await call()
+        except EventFlowError:
+            if not getattr(self._engine, "broken", False):
+                self._book.end(number)  # refused: nothing of it happened
+            raise
+        return number, answer
+
+    async def apply(self, plan: Plan) -> Applied:
+        self._plan = plan
+        self._trace.step("apply")
+        return await self._engine.apply(plan)
+
+    @_telling
+    async def accept(self, events: Sequence[Event], **more: Any) -> Sequence[Receipt]:
+        number, receipts = await self._watched(
+            "accept", events, lambda: self._engine.accept(events, **more)
+        )
+        if not self._book.frozen:
+            self._trace.step("accept", [event.id for event in events])
+            assert self._plan is not None
+            now_s, window_s = self._clock.now_s(), self._plan.dedup_window_s
+            self._book.accepted(events, receipts, now_s, window_s)
+            self._book.end(number)
+            self._check(COMMON)
+        return receipts
+
+    @_telling
+    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Sequence[Lease]:
+        leases = await self._engine.lease(queue, limit=limit, wait_s=wait_s)
+        if not self._book.frozen:
+            self._trace.step("lease", queue, [lease.delivery.id for lease in leases])
+            self._check_leases(queue, leases, limit)
+            self._book.leased(queue, leases)
+            if queue.kind is Kind.TOPIC and leases:
+                self._check_weights(queue, leases)
+            self._check(queue.topic)
+        return leases
+
+    def _check_leases(self, queue: Queue, leases: Sequence[Lease], limit: int) -> None:
+        if len(leases) > limit:
+            raise Broken(f"{queue}: {limit} leases were asked for, and {len(leases)} given")
+        if queue.kind is Kind.LANE:
+            now = self._clock.now_s()
+            for lease in leases:
+                due_at = lease.delivery.due_at
+                if due_at is None or due_at > now:
+                    raise Broken(f"{lease.delivery.id} was leased at {now}, due at {due_at}")
+
+    def _check_weights(self, queue: Queue, leases: Sequence[Lease]) -> None:
+        waiting = [0, 0, 0, 0]
+        for one in self._book.known.values():
+            if one.state == "queued" and one.lease is None and one.delivery.topic == queue.topic:
+                waiting[one.delivery.event.rank] += 1
+        starts = [lease.delivery.event.rank for lease in leases]
+        self._weights.started(queue.topic, starts, waiting)
+
+    async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
+        self._trace.step("start", [lease.delivery.id for lease in leases])
+        return await self._engine.start(leases)
+
+    @_telling
+    async def settle(self, acts: Sequence[Act]) -> Sequence[Settled]:
+        number, answers = await self._watched("settle", acts, lambda: self._engine.settle(acts))
+        if not self._book.frozen:
+            what = [
+                (a.lease.delivery.id, str(b.taken or b.routed))
+                for a, b in zip(acts, answers, strict=True)
+            ]
+            self._trace.step("settle", what)
+            self._check_laws(acts, answers)
+            self._book.settled(acts, answers)
+            self._book.end(number)
+            for topic in {act.lease.delivery.topic for act in acts}:
+                self._check(topic)
+        return answers
+
+    def _check_laws(self, acts: Sequence[Act], answers: Sequence[Settled]) -> None:
+        now = self._clock.now_s()
+        for act, answer in zip(acts, answers, strict=True):
+            before = act.lease.delivery
+            if answer.taken is not None:
+                policy = self.policy_of(before.topic)
+                fault = broken_by(before, answer.taken, policy, now, SLACK_S)
+                if fault is not None:
+                    raise Broken(f"{before.id}: {fault}")
+
+    async def extend(self, leases: Sequence[Lease]) -> Sequence[bool]:
+        self._trace.step("extend", len(leases))
+        return await self._engine.extend(leases)
+
+    @_telling
+    async def place(self, items: Sequence[Placing]) -> Sequence[Placed]:
+        number, answers = await self._watched("place", items, lambda: self._engine.place(items))
+        if not self._book.frozen:
+            self._trace.step("place", [item.delivery.id for item in items], answers)
+            self._check_placed(items)
+            self._book.placed(items, answers)
+            self._book.end(number)
+            for topic in {item.delivery.topic for item in items}:
+                self._check(topic)
+        return answers
+
+    def _check_placed(self, items: Sequence[Placing]) -> None:
+        now = self._clock.now_s()
+        for item in items:
+            before = item.delivery
+            expired = before.expires_at is not None and before.expires_at <= now
+            if not expired and (before.due_at is None or before.due_at > now + 1e-3):
+                raise Broken(f"{before.id} came back at {now}, due at {before.due_at}")
+            fault = broken_by(before, item.place, self.policy_of(before.topic), now)
+            if fault is not None:
+                raise Broken(f"{before.id}: {fault}")
+
+    def _check(self, topic: str) -> None:
+        """Hold one topic's counters and depths against G3 and the ledger."""
+        assert self._plan is not None
+        depth = self._engine.depth(topic)
+        plan = self._plan.topics.get(topic)
+        if plan is not None and (
+            depth.queued + depth.running > plan.capacity or depth.retrying > plan.lane_capacity
+        ):
+            raise Broken(f"topic {topic} holds more than its capacity: {depth}")
+        counts = getattr(self._engine, "counts", None)
+        if counts is not None and counts(topic).unaccounted:
+            raise Broken(f"topic {topic}: unaccounted in {counts(topic)}")
+
+
+class WatchedStorage:
+    """A storage that keeps a book of what another one says."""
+
+    def __init__(self, storage: Storage, book: Book, trace: Trace) -> None:
+        self._storage = storage
+        self._book = book
+        self._trace = trace
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    async def due(self, topic: str, *, now: float, limit: int) -> Sequence[Kept]:
+        self._trace.step("due", topic)
+        return await self._storage.due(topic, now=now, limit=limit)
+
+    async def next_due(self, topic: str) -> float | None:
+        self._trace.step("next_due", topic)
+        return await self._storage.next_due(topic)
+
+    @_telling
+    async def replay(self, ids: Sequence[str], by: Actor) -> Mapping[str, str]:
+        number = self._book.begin("replay", ids)
+        answers = await self._storage.replay(ids, by)
+        if not self._book.frozen:
+            self._trace.step("replay", answers)
+            self._book.replayed(answers)
+            self._book.end(number)
+        return answers
+
+    @_telling
+    async def discard(self, ids: Sequence[str], by: Actor) -> Mapping[str, str]:
+        number = self._book.begin("discard", ids)
+        answers = await self._storage.discard(ids, by)
+        if not self._book.frozen:
+            self._trace.step("discard", answers)
+            self._book.discard(answers)
+            self._book.end(number)
+        return answers

@@ -18,6 +18,7 @@ from eventflow.cloudevents import (
     decode_lines,
     decode_structured,
     encode_batch,
+    encode_lines,
     encode_structured,
     to_binary,
 )
@@ -25,7 +26,7 @@ from eventflow.cloudevents.careful import decode_carefully
 from eventflow.cloudevents.payload import too_deep
 from eventflow.cloudevents.wire import Wire, events_of, plain
 from eventflow.errors import InvalidEvent, TooLarge
-from eventflow.event import Event, check
+from eventflow.event import Event, check, from_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -647,4 +648,19 @@ def test_usual_events_go_the_fast_way(event: dict[str, Any]) -> None:
 
     assert events_of([msgspec.json.decode(text, type=Wire)], plain=plain(text)) == [
         decode_carefully(text, None)
+    ]
+
+
+def test_lines_stay_lines_whatever_way_data_was_written() -> None:
+    """Data is kept as it came, also on several lines; a line break in a text stays in it."""
+    body = b'{\n  "a": "x\\ny",\r\n  "b": [\r1]\n}'
+    events = [from_parts(str(n), "/", "a", body, None, None, None, None) for n in range(2)]
+
+    lines = encode_lines(events)
+
+    assert lines.count(b"\n") == 2
+    assert b"\r" not in lines
+    assert [event.data for event in decode_lines(lines.splitlines())] == [
+        {"a": "x\ny", "b": [1]},
+        {"a": "x\ny", "b": [1]},
     ]

@@ -26,6 +26,7 @@ from eventflow.cloudevents.structured import (
     decode_lines,
     decode_structured,
     encode_batch,
+    encode_lines,
     encode_structured,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "decode_lines",
     "decode_structured",
     "encode_batch",
+    "encode_lines",
     "encode_structured",
     "to_binary",
 ]

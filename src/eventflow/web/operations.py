@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from eventflow.clock import rfc3339
-from eventflow.cloudevents import encode_structured
+from eventflow.cloudevents import encode_lines
 from eventflow.errors import UnknownName, WrongState
 from eventflow.storage.protocol import Filter
 from eventflow.web.call import Json, whole
@@ -319,7 +319,7 @@ async def get_export(call: Call) -> Response:
 
 
 def _lines(events: Sequence[Event]) -> bytes:
-    return b"".join(encode_structured(event) + b"\n" for event in events)
+    return encode_lines(events)
 
 
 async def post_backup(call: Call) -> Response:

@@ -152,7 +152,7 @@ def test_a_sink_has_the_time_its_topic_has() -> None:
     """
     topic = of_one_topic(text)
 
-    assert topic.sink is not None
+    assert isinstance(topic.sink, HttpSinkSettings)
     assert topic.sink.timeout_s == topic.timeout_s == 60.0
 
 

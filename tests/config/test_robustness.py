@@ -149,7 +149,9 @@ WRONG_TYPES = {
 }
 
 
-FITTING = {(("topics", "email", "sink", flag), "boolean") for flag in ("allow_private", "create")}
+FITTING = {
+    (("topics", "email", "sink", flag), "boolean") for flag in ("allow_private", "create", "fsync")
+}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=".".join)

@@ -20,6 +20,7 @@ from eventflow.config.settings import (
 )
 from eventflow.config.sinks import (
     Column,
+    FileSinkSettings,
     Header,
     HttpSinkSettings,
     SinkSettings,
@@ -38,6 +39,7 @@ __all__ = [
     "Column",
     "CommonSettings",
     "EngineSettings",
+    "FileSinkSettings",
     "Header",
     "HttpSinkSettings",
     "LogSettings",

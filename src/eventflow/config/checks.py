@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SHORT_SECRET: Final = 16
 """Characters below which a token's secret can be guessed in time."""
 
-BATCH_SINKS: Final = {"sql"}
+BATCH_SINKS: Final = {"sql", "file"}
 """Sinks that take several events at once."""
 
 FAULTY: Final = object()

@@ -40,6 +40,8 @@ SAMPLES: Final = {
     "topics.sql.sink.url": '"postgresql://shop:${DB_PASSWORD}@localhost/shop"',
     "topics.sql.sink.table": '"users"',
     "topics.sql.sink.columns": '{ email = "event.data.email" }',
+    "topics.file.sink.path": '"events.ndjson"',
+    "topics.file.sink.rotate_every": '"1d"',
     "routes.match": '["user.*", "order.**"]',
     "routes.when": "\"event.data.country == 'FR'\"",
     "routes.topics": '["api"]',

@@ -220,6 +220,7 @@ HANDLER = Text(
     'a function such as "shop.handlers:send_welcome"',
     r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*",
 )
+NDJSON = FilePath('the path of a file such as "events.ndjson"', rf"{NO_CONTROL}{{1,4000}}")
 FOLDER = FilePath('the path of a folder such as "backups"', rf"{NO_CONTROL}{{1,4000}}")
 JSON_SCHEMA = FilePath(
     'the path of a JSON Schema file such as "schemas/user.json"', rf"{NO_CONTROL}{{1,4000}}"

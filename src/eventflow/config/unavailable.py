@@ -66,15 +66,9 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt("topics.*.on_dead", "no delivery waits for another of its key."),
     NotBuilt(
         "topics.*.sink",
-        'the sinks are "http" and "sql". Write a handler.',
+        'the sinks are "http", "sql" and "file". Write a handler.',
         "smtp",
         ' type = "smtp"',
-    ),
-    NotBuilt(
-        "topics.*.sink",
-        'the sinks are "http" and "sql". Write a handler.',
-        "file",
-        ' type = "file"',
     ),
     NotBuilt("topics.*.sink.secret", "requests are not signed. Use `headers` to authenticate."),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventflow.config import HttpSinkSettings, SqlSinkSettings
+from eventflow.config import FileSinkSettings, HttpSinkSettings, SqlSinkSettings
 from eventflow.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ def make_sink(settings: SinkSettings, *, concurrency: int) -> AnySink:
                 from eventflow.sinks import http  # noqa: PLC0415
 
                 return http.HttpSink(settings, concurrency=concurrency)
+            case FileSinkSettings():
+                from eventflow.sinks import file  # noqa: PLC0415
+
+                return file.FileSink(settings)
             case SqlSinkSettings():
                 from eventflow.sinks import sql  # noqa: PLC0415
 

@@ -424,6 +424,13 @@ THREAD_RETURNED = LogEvent(
     "A handler past its timeout has returned; its slot is free again.",
     ("topic", "handler", "stuck_threads"),
 )
+FILE_REPAIRED = LogEvent(
+    "file.repaired",
+    "warning",
+    "A file of a sink ended within a line, as after a crash: that was cut off. Its event was not "
+    "delivered then, and comes again.",
+    ("path", "cut_bytes"),
+)
 REQUEST_FAILED = LogEvent(
     "request.failed",
     "error",

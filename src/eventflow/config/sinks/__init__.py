@@ -7,10 +7,18 @@ before it is known which sink it is for.
 
 from typing import TypeAlias
 
+from eventflow.config.sinks.file import FileSinkSettings
 from eventflow.config.sinks.http import Header, HttpSinkSettings
 from eventflow.config.sinks.sql import Column, SqlSinkSettings
 
-SinkSettings: TypeAlias = HttpSinkSettings | SqlSinkSettings
+SinkSettings: TypeAlias = HttpSinkSettings | SqlSinkSettings | FileSinkSettings
 """The sinks there are."""
 
-__all__ = ["Column", "Header", "HttpSinkSettings", "SinkSettings", "SqlSinkSettings"]
+__all__ = [
+    "Column",
+    "FileSinkSettings",
+    "Header",
+    "HttpSinkSettings",
+    "SinkSettings",
+    "SqlSinkSettings",
+]

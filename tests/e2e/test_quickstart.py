@@ -29,6 +29,7 @@ def test_once_ends_by_itself_with_nothing_unaccounted() -> None:
         name: dict(zip(titles[1:], map(int, line.split()), strict=True)) for name, line in rows
     }
     total = {title: sum(line[title] for line in ledger.values()) for title in titles[1:]}
+    assert f"the database holds {ledger['db']['delivered']} rows" in done.stdout
     for trouble in ("retried", "overflowed", "parked", "recovered", "dead"):
         assert total[trouble] > 0, f"nothing was {trouble}"
     assert total["waiting"] == total["unaccounted"] == 0

@@ -20,7 +20,7 @@ from eventflow.app.eventflow import EventFlow, Surroundings
 from eventflow.app.serving import serve
 from eventflow.config import load
 from eventflow.quickstart import report
-from eventflow.quickstart.destinations import Endpoint, MailServer
+from eventflow.quickstart.destinations import Endpoint, MailServer, rows_of
 from eventflow.quickstart.samples import sample_events
 from eventflow.telemetry.logging import configure
 
@@ -90,8 +90,9 @@ async def _show(
         print(report.ledger(stats))
         print(f"\nDead, with the reason (kept until replayed or discarded):\n{report.dead(found)}")
         print(
-            f"\nThe endpoint took {len(endpoint.accepted)} events, "
-            f"the mail server {len(mail.taken)} mails."
+            f"\nThe endpoint took {len(endpoint.accepted)} events, the database holds "
+            f"{rows_of(Path(os.environ['QUICKSTART_DB']))} rows, the mail server took "
+            f"{len(mail.taken)} mails."
         )
         still = report.waiting(stats)
         unaccounted = stats["unaccounted"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+import sqlite3
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from aiosmtpd.controller import UnthreadedController
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -99,6 +101,13 @@ class MailServer:
             yield self
         finally:
             server.close()
+
+
+def rows_of(database: Path) -> int:
+    """Return how many events the database of the quickstart holds."""
+    with closing(sqlite3.connect(database)) as opened:
+        count: int = opened.execute("SELECT count(*) FROM events").fetchone()[0]
+    return count
 
 
 def _headers(content: bytes | str | None) -> dict[str, str]:

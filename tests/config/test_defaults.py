@@ -124,7 +124,7 @@ def test_of_an_http_sink() -> None:
         "[topics.api]\nmatch = '**'\nsink = { type = 'http', url = 'https://example.com/hook' }"
     )
 
-    assert topic.sink is not None
+    assert isinstance(topic.sink, HttpSinkSettings)
     assert flat(topic.sink) == SINK
     assert topic.sink == HttpSinkSettings(type="http", url="https://example.com/hook")
 

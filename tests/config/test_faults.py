@@ -26,6 +26,12 @@ def problems(text: str, **environ: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
+def mail(more: str) -> str:
+    """Return a topic with an smtp sink that has `more` in its table."""
+    keys = f'type = "smtp"\nto = "{{{{ event.data.email }}}}"\n{more}'
+    return f"[topics.email]\nmatch = '**'\n[topics.email.sink]\n{keys}\n"
+
+
 def topic(more: str) -> str:
     """Return a good topic with `more` in its table."""
     return f'[topics.email]\nmatch = "**"\nhandler = "shop:send"\n{more}\n'
@@ -368,6 +374,50 @@ FAULTS = {
         (
             f"{FILE}: [topics.db.sink] table: expected a table such as "
             '"users" or "shop.users", got "us\\"ers"'
+        ),
+    ),
+    "both kinds of encryption": Fault(
+        mail('host = "mail.example.com"\nstarttls = true\ntls = true'),
+        f"{FILE}: [topics.email.sink] tls: expected this or starttls, got both",
+    ),
+    "a user without a password": Fault(
+        mail('host = "mail.example.com"\nstarttls = true\nusername = "shop"'),
+        f"{FILE}: [topics.email.sink] username: expected a password as well, got none",
+    ),
+    "a password without a user": Fault(
+        mail('host = "mail.example.com"\nstarttls = true\npassword = "sesame"'),
+        f"{FILE}: [topics.email.sink] password: expected a username as well, got none",
+    ),
+    "a password in the clear": Fault(
+        mail('host = "mail.example.com"\nusername = "shop"\npassword = "sesame"'),
+        (
+            f"{FILE}: [topics.email.sink] username: expected starttls = true or tls = true as "
+            'well, got neither: the password would go in the clear to "mail.example.com"'
+        ),
+    ),
+    "certificates for nothing": Fault(
+        mail('host = "127.0.0.1"\nca_file = "ca.pem"'),
+        (
+            f"{FILE}: [topics.email.sink] ca_file: expected only with starttls or tls, got it "
+            "without: nothing is encrypted"
+        ),
+    ),
+    "a header in a subject": Fault(
+        mail('host = "127.0.0.1"\nsubject = "a\\nBcc: eve@example.com"'),
+        (
+            f"{FILE}: [topics.email.sink] subject: expected a text on one line, which may hold "
+            '{{ }}, got "a\\u000aBcc: eve@example.com"'
+        ),
+    ),
+    "nobody to write to": Fault(
+        """
+        [topics.email]
+        match = "**"
+        sink = { type = "smtp", host = "127.0.0.1" }
+        """,
+        (
+            f"{FILE}: [topics.email.sink] to: expected a text on one line, which may hold "
+            "{{ }}, or a list of such, got nothing"
         ),
     ),
     "an executor for a sink": Fault(

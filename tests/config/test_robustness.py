@@ -149,8 +149,9 @@ WRONG_TYPES = {
 }
 
 
-FITTING = {
-    (("topics", "email", "sink", flag), "boolean") for flag in ("allow_private", "create", "fsync")
+FLAGS = ("allow_private", "create", "fsync", "starttls", "tls", "verify")
+FITTING = {(("topics", "email", "sink", flag), "boolean") for flag in FLAGS} | {
+    (("topics", "email", "sink", body), "text") for body in ("html", "text")
 }
 
 

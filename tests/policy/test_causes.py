@@ -173,13 +173,23 @@ def test_retry_after_goes_along_where_another_try_is_worth_it(status: int) -> No
 
 @pytest.mark.parametrize(
     ("code", "permanent"),
-    [(400, False), (421, False), (499, False), (500, True), (554, True), (599, True), (600, False)],
+    [
+        *[(400, False), (421, False), (499, False), (600, False)],
+        *[(500, True), (529, True), (531, True), (536, True), (554, True), (599, True)],
+        *[(530, False), (534, False), (535, False), (538, False)],  # the login's
+    ],
 )
 def test_the_table_of_smtp_replies(
     code: int,
     permanent: bool,  # noqa: FBT001  # a column of the table
 ) -> None:
     assert of_smtp(code) == Cause(f"smtp {code}", permanent, trips_breaker=not permanent)
+
+
+@pytest.mark.parametrize("code", [421, 500, 535, 554, 599])
+def test_what_comes_before_a_mail_is_about_no_mail(code: int) -> None:
+    """A server that turns us away would make every delivery dead, one after the other."""
+    assert of_smtp(code, session=True) == Cause(f"smtp {code}", permanent=False, trips_breaker=True)
 
 
 def test_smtp_replies_that_smtp_does_not_have_are_worth_a_retry() -> None:

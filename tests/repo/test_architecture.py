@@ -27,8 +27,10 @@ BELOW_POLICY = {"policy", "delivery", "event", "errors", "clock"}
 ROOMS = {
     "aiohttp": {"sinks", "client", "cli", "quickstart", "testing"},
     "aiosmtpd": {"quickstart", "testing"},
+    "aiosmtplib": {"sinks"},
     "apsw": {"engine", "storage", "testing"},
     "cyclopts": {"cli"},
+    "jinja2": {"sinks"},
     "nats": {"engine"},
     "prometheus_client": {"telemetry"},
     "rich": {"cli", "quickstart"},

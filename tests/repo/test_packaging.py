@@ -125,7 +125,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     owners = metadata.packages_distributions()
     beside = {
         "quickstart": names(EXTRAS["quickstart"]),
-        "sinks": names(EXTRAS["postgres"]),
+        "sinks": names(EXTRAS["postgres"]) | names(EXTRAS["smtp"]),
         "testing": names(EXTRAS["dev"]),
     }
     used: set[str] = set()

@@ -24,6 +24,7 @@ from eventflow.config.sinks import (
     Header,
     HttpSinkSettings,
     SinkSettings,
+    SmtpSinkSettings,
     SqlSinkSettings,
 )
 from eventflow.config.topic import (
@@ -52,6 +53,7 @@ __all__ = [
     "Settings",
     "Share",
     "SinkSettings",
+    "SmtpSinkSettings",
     "SqlSinkSettings",
     "StorageSettings",
     "Token",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventflow.config.reader import Draft
 from eventflow.config.schema import Leaf, Table
 from eventflow.config.secret import Secret
+from eventflow.config.sinks import SmtpSinkSettings
 from eventflow.config.sinks.sql import EVENT_KEY
 from eventflow.config.tree import Tree, location, quoted, show
 from eventflow.config.unavailable import ELSEWHERE
@@ -91,6 +92,7 @@ def problems(subject: Subject) -> Iterator[str]:
         yield from _waits(subject, topic)
         yield from _mapped_key(subject, topic)
         yield from _own_file(subject, topic)
+        yield from _mail_server(subject, topic)
     yield from _known_topics(subject)
 
 
@@ -232,6 +234,29 @@ def _own_file(subject: Subject, topic: Draft) -> Iterator[str]:
     if is_file and _place(f"sqlite:{path}") == _place(engine):
         where = subject.where(sink, "url")
         yield f"{where}: expected a file of its own, got that of [engine] url"
+
+
+def _mail_server(subject: Subject, topic: Draft) -> Iterator[str]:
+    """How an `smtp` sink connects and logs in; its password never goes over a wire in the clear."""
+    sink = topic.get("sink")
+    if not isinstance(sink, Draft) or sink.table.cls is not SmtpSinkSettings:
+        return
+    starttls, tls = sink.get("starttls", FAULTY), sink.get("tls", FAULTY)
+    username, password = sink.get("username", FAULTY), sink.get("password", FAULTY)
+    if starttls is True and tls is True:
+        yield f"{subject.where(sink, 'tls')}: expected this or starttls, got both"
+    if (username is None) != (password is None) and FAULTY not in (username, password):
+        given, other = ("username", "password") if password is None else ("password", "username")
+        yield f"{subject.where(sink, given)}: expected a {other} as well, got none"
+    host, plain = sink.get("host"), starttls is False and tls is False
+    if plain and username is not None and host is not None and not _is_loopback(host):
+        yield (
+            f"{subject.where(sink, 'username')}: expected starttls = true or tls = true as well, "
+            f"got neither: the password would go in the clear to {subject.said(sink, 'host')}"
+        )
+    if plain and sink.get("ca_file") is not None:
+        where = subject.where(sink, "ca_file")
+        yield f"{where}: expected only with starttls or tls, got it without: nothing is encrypted"
 
 
 def _known_topics(subject: Subject) -> Iterator[str]:

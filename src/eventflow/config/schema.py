@@ -164,7 +164,8 @@ def _key(field: dataclasses.Field[Any], hint: Any) -> Key | None:
         default = field.default_factory()
     follows = next((mark.what for mark in marks if isinstance(mark, Follows)), "")
     suffix = node.kind.suffix if isinstance(node, Leaf) else ""
-    return Key(field.name.removesuffix(suffix), field.name, node, default, follows)
+    name = field.name.removesuffix("_")  # as PEP 8 writes what Python keeps for itself: from_
+    return Key(name.removesuffix(suffix), field.name, node, default, follows)
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Any, ...]]:

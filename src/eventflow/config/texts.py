@@ -225,6 +225,11 @@ FOLDER = FilePath('the path of a folder such as "backups"', rf"{NO_CONTROL}{{1,4
 JSON_SCHEMA = FilePath(
     'the path of a JSON Schema file such as "schemas/user.json"', rf"{NO_CONTROL}{{1,4000}}"
 )
+CA_FILE = FilePath("the path of a file of certificates, in PEM form", rf"{NO_CONTROL}{{1,4000}}")
+USERNAME = Text("a name on one line", rf"{NO_CONTROL}{{1,500}}")
+PASSWORD = SecretText("a text on one line", rf"{NO_CONTROL}{{1,1000}}")
+LINE_TEMPLATE = Text("a text on one line, which may hold {{ }}", rf"{NO_CONTROL}{{1,2000}}")
+BODY = Text("a text", r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]{1,100000}")
 HEADER_NAME = Text(
     'a header such as "x-api-key", other than host, connection, transfer-encoding, content-type, '
     "content-length and ce-*, which the sink sets itself",

@@ -64,12 +64,6 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
         ' = "key"',
     ),
     NotBuilt("topics.*.on_dead", "no delivery waits for another of its key."),
-    NotBuilt(
-        "topics.*.sink",
-        'the sinks are "http", "sql" and "file". Write a handler.',
-        "smtp",
-        ' type = "smtp"',
-    ),
     NotBuilt("topics.*.sink.secret", "requests are not signed. Use `headers` to authenticate."),
 )
 

@@ -5,16 +5,17 @@
     connection errors, timeouts, SQL operational errors      yes     yes
     http 408, 425, 429, 5xx (obeying `Retry-After`)          yes     yes
     http 401, 403, 404                                       yes     yes
-    smtp 4xx                                                 yes     yes
+    smtp 4xx; 530, 534, 535, 538; any before a mail begins   yes     yes
     any exception that is not named here                     yes     yes
     http 3xx (not followed), 410 and other 4xx               no      no
-    smtp 5xx                                                 no      no
+    any other smtp 5xx                                       no      no
     SQL integrity and data errors, validation errors         no      no
     `Permanent`, raised by the handler                       no      no
     programming errors: `TypeError`, `KeyError`, ...         no      yes
 
-A 401 is worth another try, since somebody will mend the token. A programming error is not, but it
-counts for the breaker: a bad deploy stops after one window instead of emptying the queue.
+A 401 is worth another try, since somebody will mend the token; so is what a mail server says about
+the login or the connection, which is about no mail (docs/adr/0006). A programming error is not, but
+it counts for the breaker: a bad deploy stops after one window instead of emptying the queue.
 
 Exceptions are known by name, those of their bases included, so that no library has to be imported
 to be known. A topic's own word on a name stands over this table.
@@ -77,6 +78,8 @@ _TABLE: dict[str, tuple[bool, bool]] = {
 """(permanent, trips_breaker) by name of an exception."""
 
 _RETRIED_STATUS = frozenset({401, 403, 404, 408, 425, 429})
+_RETRIED_REPLY = frozenset({530, 534, 535, 538})
+"""Of the login: required, too weak, wrong, only over TLS (RFC 4954, 6)."""
 
 
 def of_exception(names: Sequence[str], overrides: Mapping[str, Verdict] | None = None) -> Cause:
@@ -119,15 +122,21 @@ def of_status(status: int, retry_after: str | None = None) -> Cause:
     return Cause(f"http {status}", permanent=False, trips_breaker=True, retry_after=retry_after)
 
 
-def of_smtp(code: int) -> Cause:
-    """Return what an SMTP reply means that is not a success; 5xx is permanent (RFC 5321, 4.2.1).
+def of_smtp(code: int, *, session: bool = False) -> Cause:
+    """Return what an SMTP reply means that is not a success.
+
+    A 5xx is permanent (RFC 5321, 4.2.1), where it is about a mail.
+
+    Args:
+        code: The reply's code.
+        session: It came before a mail began: the greeting, or the answer to EHLO, STARTTLS, AUTH.
 
     Raises:
         ValueError: `code` is a success.
     """
     if 200 <= code < 400:
         raise ValueError(f"code: expected a failure, got {code}")
-    permanent = 500 <= code < 600
+    permanent = 500 <= code < 600 and code not in _RETRIED_REPLY and not session
     return Cause(f"smtp {code}", permanent=permanent, trips_breaker=not permanent)
 
 

@@ -105,7 +105,7 @@ class Names:
         for name in expression.variables & self._others.keys():
             value = self._others.pop(name)
             self._context.add_variable(
-                name, _delivery_values(value) if name == "delivery" else value
+                name, delivery_values(value) if name == "delivery" else value
             )
         return self._context
 
@@ -243,7 +243,18 @@ def _only(data: Any, fields: set[str]) -> Any:
     return {name: data[name] for name in fields if name in data}
 
 
-def _delivery_values(delivery: Delivery) -> dict[str, Any]:
+def event_values(event: Event) -> dict[str, Any]:
+    """Return all that `event` can say, for templates of another language.
+
+    Raises:
+        InvalidEvent: the data is not what `datacontenttype` says.
+    """
+    values: dict[str, Any] = {"priority": str(event.priority), **event.attributes()}
+    return values | {"key": event.key, "data": event.data}
+
+
+def delivery_values(delivery: Delivery) -> dict[str, Any]:
+    """Return all that `delivery` can say."""
     return {
         "id": delivery.id,
         "ref": delivery.ref,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventflow.config import FileSinkSettings, HttpSinkSettings, SqlSinkSettings
+from eventflow.config import (
+    FileSinkSettings,
+    HttpSinkSettings,
+    SmtpSinkSettings,
+    SqlSinkSettings,
+)
 from eventflow.errors import ConfigError
 
 if TYPE_CHECKING:
     from eventflow.config import SinkSettings
     from eventflow.sinks.base import AnySink
 
-_EXTRAS = {"sqlalchemy": "sql", "psycopg": "postgres"}
+_EXTRAS = {"aiosmtplib": "smtp", "jinja2": "smtp", "sqlalchemy": "sql", "psycopg": "postgres"}
 """Packages that only some sinks need, and the extra that brings them."""
 
 
@@ -36,6 +41,10 @@ def make_sink(settings: SinkSettings, *, concurrency: int) -> AnySink:
                 from eventflow.sinks import file  # noqa: PLC0415
 
                 return file.FileSink(settings)
+            case SmtpSinkSettings():
+                from eventflow.sinks import smtp  # noqa: PLC0415
+
+                return smtp.SmtpSink(settings, concurrency=concurrency)
             case SqlSinkSettings():
                 from eventflow.sinks import sql  # noqa: PLC0415
 

@@ -9,9 +9,10 @@ from typing import TypeAlias
 
 from eventflow.config.sinks.file import FileSinkSettings
 from eventflow.config.sinks.http import Header, HttpSinkSettings
+from eventflow.config.sinks.smtp import SmtpSinkSettings
 from eventflow.config.sinks.sql import Column, SqlSinkSettings
 
-SinkSettings: TypeAlias = HttpSinkSettings | SqlSinkSettings | FileSinkSettings
+SinkSettings: TypeAlias = HttpSinkSettings | SmtpSinkSettings | SqlSinkSettings | FileSinkSettings
 """The sinks there are."""
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Header",
     "HttpSinkSettings",
     "SinkSettings",
+    "SmtpSinkSettings",
     "SqlSinkSettings",
 ]

@@ -77,15 +77,18 @@ async def serve(
             started(server.url)
         _say_started(flow, server.url)
         failed = await _until_stopped(flow, stop)
-        released, unaccounted = await _stop(flow, server, watchdog)
+        # What a broken engine can't settle would run for nothing: it has to run again anyhow.
+        drain_s = 0.0 if failed else settings.server.drain_s
+        released, unaccounted = await _stop(flow, server, watchdog, drain_s)
     log(names.NODE_STOPPED, released=released, unaccounted=unaccounted)
     return EXIT_FAILED if failed else 0
 
 
-async def _stop(flow: EventFlow, server: Server, watchdog: BlockDetector) -> tuple[int, int]:
+async def _stop(
+    flow: EventFlow, server: Server, watchdog: BlockDetector, drain_s: float
+) -> tuple[int, int]:
     stages = flow.flow
     stages.ingress.stopping = True  # the doors answer 503 from here on, and stay open to say so
-    drain_s = flow.settings.server.drain_s
     log(names.NODE_STOPPING, running=stages.running, drain_s=drain_s)
     census = stages.tools.engine.census
     released = await stages.stop(drain_s)

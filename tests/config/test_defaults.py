@@ -82,6 +82,7 @@ SINK: dict[str, Any] = {
     "method": "POST",
     "headers": (),
     "timeout_s": 10.0,
+    "secret": (),
     "format": "cloudevents",
     "allow_private": False,
 }

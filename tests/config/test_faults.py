@@ -20,6 +20,11 @@ class Fault(NamedTuple):
     says: str
 
 
+WHSEC = 'a secret such as "whsec_…": whsec_ and 24 to 64 bytes in base64'
+
+HIDDEN = "a value that is not shown"
+
+
 def problems(text: str, **environ: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         parse(dedent(text), name=FILE, environ=environ)
@@ -376,6 +381,27 @@ FAULTS = {
             '"users" or "shop.users", got "us\\"ers"'
         ),
     ),
+    "a signing secret of another kind": Fault(
+        sink('url = "https://example.com"\nsecret = "sesame"'),
+        f"{FILE}: [topics.api.sink] secret: expected {WHSEC}, got {HIDDEN}",
+    ),
+    "a signing secret that is too short": Fault(
+        sink('url = "https://example.com"\nsecret = ["whsec_c2VzYW1l"]'),
+        f"{FILE}: [topics.api.sink] secret #1: expected {WHSEC}, got {HIDDEN}",
+    ),
+    "a signing secret that is no base64": Fault(
+        sink(f'url = "https://example.com"\nsecret = "whsec_{"A" * 33}"'),
+        f"{FILE}: [topics.api.sink] secret: expected {WHSEC}, got {HIDDEN}",
+    ),
+    "a header of the signature": Fault(
+        sink('url = "https://example.com"\nheaders = { Webhook-Id = "1" }'),
+        (
+            f"{FILE}: [topics.api.sink.headers.Webhook-Id]: expected a header such as "
+            '"x-api-key", other than host, connection, transfer-encoding, content-type, '
+            "content-length, ce-* and those of a webhook's signature, which the sink sets itself, "
+            'got "Webhook-Id"'
+        ),
+    ),
     "both kinds of encryption": Fault(
         mail('host = "mail.example.com"\nstarttls = true\ntls = true'),
         f"{FILE}: [topics.email.sink] tls: expected this or starttls, got both",
@@ -561,7 +587,8 @@ FAULTS = {
         (
             f"{FILE}: [topics.api.sink.headers.Content-Type]: expected a header such as "
             '"x-api-key", other than host, connection, transfer-encoding, content-type, '
-            'content-length and ce-*, which the sink sets itself, got "Content-Type"'
+            "content-length, ce-* and those of a webhook's signature, which the sink sets itself, "
+            'got "Content-Type"'
         ),
     ),
 }

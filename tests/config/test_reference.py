@@ -136,7 +136,13 @@ class TestExample:
         )
         text = re.sub(r"^(max = 500|linger) ?.*\n", "", text, flags=re.MULTILINE)
         text = text.replace("starttls = false", "starttls = true")  # which its `ca_file` is for
-        secrets = {"API_TOKEN": "x", "DB_PASSWORD": "x", "SMTP_PASSWORD": "x"}
+        whsec = f"whsec_{'A' * 32}"
+        secrets = {
+            "WEBHOOK_SECRET": whsec,
+            "API_TOKEN": "x",
+            "DB_PASSWORD": "x",
+            "SMTP_PASSWORD": "x",
+        }
         settings = parse(
             text, name="example.toml", environ={"SHOP_TOKEN": "1234567890123456", **secrets}
         )

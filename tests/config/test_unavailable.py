@@ -26,10 +26,6 @@ WRITTEN = {
     ("topics.*.breaker", None): (EMAIL + "breaker = { probes = 3 }", "[topics.email.breaker]"),
     ("topics.*.order", "key"): (EMAIL + 'order = "key"', "[topics.email] order"),
     ("topics.*.on_dead", None): (EMAIL + 'on_dead = "hold"', "[topics.email] on_dead"),
-    ("topics.*.sink.secret", None): (
-        SINK + 'type = "http"\nurl = "https://a"\nsecret = "whsec_x"',
-        "[topics.email.sink] secret",
-    ),
 }
 
 

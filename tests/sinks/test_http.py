@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from base64 import b64encode
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from eventflow.config import Header, HttpSinkSettings
 from eventflow.config.secret import Secret
@@ -19,6 +24,7 @@ from eventflow.flow.failures import outcome_of
 from eventflow.flow.handlers import Handler
 from eventflow.flow.slots import Runner
 from eventflow.policy.outcome import SUCCEEDED, Failed
+from eventflow.sinks import http
 from eventflow.sinks.base import SinkError
 from eventflow.sinks.http import AddressRefused, HttpSink, PublicOnly, is_public
 from eventflow.telemetry.metrics import Metrics
@@ -47,13 +53,17 @@ class Target:
     def __init__(self, answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> None:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.ports: set[int] = set()
+        self.hosts: set[str] = set()
+        """Addresses of its own that were connected to."""
         self.url = ""
+        self.again: Callable[[], Awaitable[None]]
         self._answer = answer
 
     async def handle(self, request: Any) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
         assert request.transport is not None
         self.ports.add(request.transport.get_extra_info("peername")[1])
+        self.hosts.add(request.transport.get_extra_info("sockname")[0])
         self.requests.append((request.method, request.path, headers, await request.read()))
         return await self._answer(request)
 
@@ -83,6 +93,28 @@ async def serving(
         yield target
     finally:
         await runner.cleanup()
+
+
+SECRETS = tuple(f"whsec_{b64encode(bytes(range(n, n + 24))).decode()}" for n in (0, 200))
+
+
+@asynccontextmanager
+async def signing(
+    *secrets: str, clock: ManualClock | None = None, **keys: Any
+) -> AsyncIterator[Target]:
+    """Send one event that is signed, and have it sent again."""
+    async with serving(always(200)) as target:
+        settings = HttpSinkSettings(
+            type="http", url=target.url, secret=tuple(map(Secret, secrets)), **keys
+        )
+        sink = HttpSink(settings, concurrency=1, clock=clock)
+        await sink.start()
+        target.again = partial(sink.deliver, EVENT, DELIVERY)
+        try:
+            await target.again()
+            yield target
+        finally:
+            await sink.close()
 
 
 def always(status: int, text: str = "", **headers: str) -> Any:
@@ -201,6 +233,89 @@ class TestARequest:
             await asyncio.gather(*(sink.deliver(EVENT, DELIVERY) for _ in range(3)))
 
         assert len(target.ports) == 2
+
+
+class TestTheReferenceSdk:
+    """The official one of CloudEvents: what the sink sends, it reads."""
+
+    @pytest.mark.parametrize("format", ["cloudevents", "structured"])
+    @pytest.mark.parametrize(
+        ("kind", "data"),
+        [
+            *[("application/json", {"name": "Zoë", "n": [1, None]}), ("text/plain", "naïve\n")],
+            *[("image/png", b"\x89PNG\r\n\x00"), (None, None)],
+        ],
+    )
+    async def test_reads_each_mode(self, format: str, kind: str | None, data: Any) -> None:
+        attributes: dict[str, Any] = {
+            "subject": 'Euro € 😀 "50%"',
+            "dataschema": "https://shop.example/user.json",
+            "partitionkey": "müller",
+        }
+        event = Event(
+            type="user.registered",
+            source="https://shop.example/eu?x=1",
+            id="a%20b",
+            data=data,
+            datacontenttype=kind,
+            time="2026-11-24T08:00:00.123Z",
+            **attributes,
+        )
+        async with serving(always(200)) as target, opened(target.url, format=format) as sink:
+            await sink.deliver(event, Delivery(event, "0193", "api", 0.0))
+
+        read = from_http_event(HTTPMessage(target.headers, target.body))
+        shown = read.get_attributes()
+        assert shown.pop("time") == datetime(2026, 11, 24, 8, 0, 0, 123_000, UTC)
+        assert shown == {name: v for name, v in event.attributes().items() if name != "time"}
+        assert read.get_data() == data
+        assert ("ce-id" in target.headers) is (format == "cloudevents")
+
+
+class TestASignature:
+    """Of Standard Webhooks, held against its reference library."""
+
+    @pytest.mark.parametrize("format", ["cloudevents", "structured", "data"])
+    async def test_is_one_that_the_library_verifies(self, format: str) -> None:
+        async with signing(SECRETS[0], format=format) as target:
+            pass
+
+        data = Webhook(SECRETS[0]).verify(target.body, target.headers)
+        assert (data["data"] if format == "structured" else data) == EVENT.data
+        assert target.headers["webhook-id"] == EVENT.key
+
+    async def test_is_of_this_body_and_this_secret(self) -> None:
+        async with signing(SECRETS[0]) as target:
+            pass
+
+        for secret, body in ((SECRETS[1], target.body), (SECRETS[0], target.body + b" ")):
+            with pytest.raises(WebhookVerificationError, match="No matching signature"):
+                Webhook(secret).verify(body, target.headers, json_parse=False)
+
+    async def test_is_one_a_secret_while_one_replaces_the_other(self) -> None:
+        async with signing(*SECRETS) as target:
+            pass
+
+        for secret in SECRETS:
+            Webhook(secret).verify(target.body, target.headers)
+
+    async def test_is_of_this_attempt_and_its_id_of_the_event(self) -> None:
+        """Receivers refuse what is older than five minutes; a repeat they know by its id."""
+        clock = ManualClock(1_800_000_000.9)
+        async with signing(SECRETS[0], clock=clock) as target:
+            clock.advance(600.0)
+            await target.again()
+
+        (*_, first, _), (*_, second, _) = target.requests
+        assert [h["webhook-timestamp"] for h in (first, second)] == ["1800000000", "1800000600"]
+        assert first["webhook-id"] == second["webhook-id"]
+        assert first["webhook-signature"] != second["webhook-signature"]
+
+    async def test_is_none_without_a_secret(self) -> None:
+        async with signing() as target:
+            pass
+
+        assert not [name for name in target.headers if name.startswith("webhook-")]
 
 
 class TestAnAnswer:
@@ -375,6 +490,8 @@ class Names:
 
     def __init__(self, **hosts: list[str]) -> None:
         self.hosts = hosts
+        self.then: dict[str, list[str]] = hosts
+        """What it says from the second question on."""
         self.asked: list[str] = []
 
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
@@ -382,9 +499,10 @@ class Names:
         self.asked.append(host)
         if host not in self.hosts:
             raise OSError(f"no such host: {host}")
+        known, self.hosts = self.hosts, self.then
         return [
             {"hostname": host, "host": address, "port": port, "family": 2, "proto": 0, "flags": 0}
-            for address in self.hosts[host]
+            for address in known[host]
         ]
 
     async def close(self) -> None:
@@ -469,6 +587,32 @@ class TestWhereItConnectsTo:
         assert (failed.cause, failed.permanent) == ("AddressRefused", False)
         assert failed.error.startswith("localhost: 'localhost' is 127.0.0.1")
         assert "allow_private = true" in failed.error
+
+    async def test_what_was_checked_is_what_is_connected_to(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A name that changes between check and connect gains nothing: it is looked up once."""
+        names = Names(changing=["127.0.0.1", "127.0.0.2"])
+        monkeypatch.setattr(http, "DefaultResolver", lambda: names)
+        monkeypatch.setattr(http, "is_public", lambda address: address == "127.0.0.1")
+        async with (
+            serving(always(204)) as target,
+            opened(target.url.replace("127.0.0.1", "changing")) as sink,
+        ):
+            names.then = {"changing": ["127.0.0.2"]}
+            await sink.deliver(EVENT, DELIVERY)
+
+        assert target.hosts == {"127.0.0.1"}
+        assert names.asked == ["changing"]
+
+    @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "localhost."])
+    async def test_an_address_in_disguise_is_a_name(self, host: str) -> None:
+        """Only an address that anybody can read is taken as it is."""
+        async with serving(always(204)) as target:
+            failed = await failure(target.url.replace("127.0.0.1", host))
+
+        assert target.requests == []
+        assert not failed.permanent
 
     async def test_it_is_where_private_ones_are_allowed(self) -> None:
         async with (

@@ -37,6 +37,7 @@ SAMPLES: Final = {
     "topics.api.sink.type": '"http"',
     "topics.api.sink.url": '"https://example.com/hook"',
     "topics.api.sink.headers": '{ authorization = "Bearer ${API_TOKEN}" }',
+    "topics.api.sink.secret": '"${WEBHOOK_SECRET}"',
     "topics.smtp.sink.host": '"smtp.example.com"',
     "topics.smtp.sink.ca_file": '"ca.pem"',
     "topics.smtp.sink.username": '"shop"',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from base64 import b64decode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -57,6 +58,23 @@ class SecretText(Text):
     def write(self, value: Secret) -> str:  # type: ignore[override]  # as above
         """Write the mask."""
         return f'"{value}"'
+
+
+@dataclass(frozen=True)
+class WebhookSecret(SecretText):
+    """A secret of Standard Webhooks."""
+
+    def read(self, raw: object) -> Secret:  # type: ignore[override]  # as above
+        """Take base64 of as many bytes as the standard has."""
+        secret = super().read(raw)
+        text = secret.reveal().partition("_")[2].rstrip("=")
+        try:
+            key = b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except ValueError as error:
+            raise Unfit(self.what, hide=True) from error
+        if not 24 <= len(key) <= 64:
+            raise Unfit(self.what, hide=True)
+        return secret
 
 
 @dataclass(frozen=True)
@@ -228,12 +246,17 @@ JSON_SCHEMA = FilePath(
 CA_FILE = FilePath("the path of a file of certificates, in PEM form", rf"{NO_CONTROL}{{1,4000}}")
 USERNAME = Text("a name on one line", rf"{NO_CONTROL}{{1,500}}")
 PASSWORD = SecretText("a text on one line", rf"{NO_CONTROL}{{1,1000}}")
+WEBHOOK_SECRET = WebhookSecret(
+    'a secret such as "whsec_…": whsec_ and 24 to 64 bytes in base64',
+    r"whsec_[A-Za-z0-9+/]+={0,2}",
+)
 LINE_TEMPLATE = Text("a text on one line, which may hold {{ }}", rf"{NO_CONTROL}{{1,2000}}")
 BODY = Text("a text", r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]{1,100000}")
 HEADER_NAME = Text(
     'a header such as "x-api-key", other than host, connection, transfer-encoding, content-type, '
-    "content-length and ce-*, which the sink sets itself",
-    r"(?i:(?!(?:host|connection|transfer-encoding|content-type|content-length)\Z|ce-))"
+    "content-length, ce-* and those of a webhook's signature, which the sink sets itself",
+    r"(?i:(?!(?:host|connection|transfer-encoding|content-type|content-length"
+    r"|webhook-(?:id|timestamp|signature))\Z|ce-))"
     r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}",
 )
 HEADER_VALUE = SecretText("a text of ASCII characters on one line", r"[\t -~]{0,8000}")

@@ -64,7 +64,6 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
         ' = "key"',
     ),
     NotBuilt("topics.*.on_dead", "no delivery waits for another of its key."),
-    NotBuilt("topics.*.sink.secret", "requests are not signed. Use `headers` to authenticate."),
 )
 
 

@@ -1,10 +1,12 @@
 """The `http` sink: each event is a request, a 2xx answer means the target has it.
 
     format = "cloudevents"   binary mode: attributes in `ce-*` headers, the data as the body
+    format = "structured"    structured mode: one JSON document of attributes and data
     format = "data"          the data alone
 
 Every request carries `idempotency-key` (the same for an event for ever), `ef-delivery` and
-`ef-attempt`. Redirects are not followed; what an answer means is `policy.causes`' table.
+`ef-attempt`, and with a `secret` the signature of Standard Webhooks (`sinks.signature`). Redirects
+are not followed; what an answer means is `policy.causes`' table.
 
 Where it may connect to. An address written into the URL (`http://10.1.2.3/`) is taken as it is.
 A name is looked up, and unless `allow_private = true` only public addresses are connected to: no
@@ -26,11 +28,13 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.resolver import DefaultResolver
 from multidict import CIMultiDict
 
-from eventflow.cloudevents import to_binary
+from eventflow.clock import SystemClock
+from eventflow.cloudevents import encode_structured, to_binary
 from eventflow.errors import ConfigError
 from eventflow.policy import causes
 from eventflow.policy.outcome import Failed
 from eventflow.sinks.base import SinkError
+from eventflow.sinks.signature import Signer
 from eventflow.version import VERSION
 
 if TYPE_CHECKING:
@@ -38,12 +42,15 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import ResolveResult
 
+    from eventflow.clock import Clock
     from eventflow.config import HttpSinkSettings
     from eventflow.delivery import Delivery
     from eventflow.event import Event
 
 ANSWER_MAX_BYTES = 2_048
 """Of an answer that is no success, so much is shown."""
+STRUCTURED = "application/cloudevents+json"
+_KIND = "content-type"
 _ERROR_MAX = 2_000
 _DRAINED_MAX_BYTES = 65_536
 """The rest of a success is read up to here, for the connection to be used again."""
@@ -65,18 +72,23 @@ class HttpSink:
     Args:
         settings: The topic's `sink` table.
         concurrency: Deliveries at the same time: connections at most.
+        clock: When a request is signed; by default the machine's.
 
     Raises:
         ConfigError: the URL holds a template, which is not supported yet.
     """
 
-    def __init__(self, settings: HttpSinkSettings, *, concurrency: int) -> None:
+    def __init__(
+        self, settings: HttpSinkSettings, *, concurrency: int, clock: Clock | None = None
+    ) -> None:
         if "{{" in settings.url:
             raise ConfigError(["sink.url: expected a URL without {{ }}: not supported yet"])
         self._settings = settings
         self._concurrency = concurrency
         self._host = urlsplit(settings.url).hostname or ""
         self._headers = [(header.name, header.value.reveal()) for header in settings.headers]
+        self._signer = Signer([secret.reveal() for secret in settings.secret])
+        self._clock: Clock = SystemClock() if clock is None else clock
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
@@ -125,15 +137,20 @@ class HttpSink:
             await self._session.close()
 
     def _request(self, event: Event, delivery: Delivery) -> tuple[CIMultiDict[str], bytes]:
-        attributes, body = to_binary(event)
-        headers = CIMultiDict(attributes)
-        if self._settings.format == "data":
-            kind = attributes.get("content-type")
-            headers = CIMultiDict({} if kind is None else {"content-type": kind})
+        headers: CIMultiDict[str]
+        if self._settings.format == "structured":
+            headers, body = CIMultiDict({_KIND: STRUCTURED}), encode_structured(event)
+        else:
+            attributes, body = to_binary(event)
+            if self._settings.format == "data":
+                attributes = {name: text for name, text in attributes.items() if name == _KIND}
+            headers = CIMultiDict(attributes)
         headers["idempotency-key"] = event.key
         headers["ef-delivery"] = delivery.id
         headers["ef-attempt"] = str(delivery.attempt)
         headers.update(self._headers)
+        if self._signer.signs:
+            headers.update(self._signer.headers(event.key, self._clock.now_s(), body))
         return headers, body
 
     async def _refused(self, response: aiohttp.ClientResponse) -> SinkError:

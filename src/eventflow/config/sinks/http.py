@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from eventflow.config import texts
 from eventflow.config.quantities import Duration
-from eventflow.config.schema import Follows, Shape
+from eventflow.config.schema import Follows, Many, Shape
 from eventflow.config.secret import Secret
 from eventflow.config.units import DAY_S
 
@@ -62,14 +62,23 @@ class HttpSinkSettings:
     More than the topic's `timeout` has no effect: that one ends the attempt.
     """
 
-    format: Literal["cloudevents", "data"] = "cloudevents"
-    """What the body is: a CloudEvent in binary mode (`ce-*` headers), or its data alone.
+    secret: Annotated[tuple[Secret, ...], Many(texts.WEBHOOK_SECRET)] = ()
+    """What requests are signed with, as Standard Webhooks has it; two while one replaces the other.
 
-    Binary mode serves both: a target that knows no CloudEvents ignores the headers.
+    Left out: no signature. With one the receiver knows who sent the body, and when. The headers are
+    not signed: where the attributes count as well, take `format = "structured"`.
+    """
+
+    format: Literal["cloudevents", "structured", "data"] = "cloudevents"
+    """What is sent: a CloudEvent in binary mode (attributes in `ce-*` headers), in structured mode
+    (all in one JSON document), or its data alone.
+
+    Binary mode serves most: a target that knows no CloudEvents ignores the headers.
     """
 
     allow_private: bool = False
-    """Whether the host may be one of a private network.
+    """Whether a host name may lead to an address that is not public. An address that stands in the
+    URL itself is taken as it is.
 
-    A URL that was made to reach inside is an old way in. Say true for targets of your own.
+    Where a name leads is for others to say, and may change. Say true for targets of your own.
     """

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventflow.delivery import Parked, Retrying, Row
+from eventflow.delivery import Parked, Reason, Retrying, Row
 
 if TYPE_CHECKING:
     from eventflow.delivery import Delivery, Place, Tally
@@ -56,6 +56,13 @@ _CHANGES: dict[Row, tuple[tuple[int, int, int], ...]] = {
     Row.RECOVERED_DUE: (_SAME,),
 }
 """By row: what may be added to attempts, rounds and overflows."""
+_COMES_BACK = {
+    Reason.COMMON_FULL: Row.RECOVERED_COMMON,
+    Reason.RETRIES_EXHAUSTED: Row.RECOVERED_ROUND,
+    Reason.RETRY_FULL: Row.RECOVERED_OVERFLOW,
+    Reason.OVERFLOW_EXHAUSTED: Row.RECOVERED_OVERFLOW,
+}
+_RECOVERIES = {*_COMES_BACK.values(), Row.RECOVERED_DUE}
 
 
 def broken_by(
@@ -108,6 +115,10 @@ def _reached(  # what a limit is held against
     before: Delivery, place: Place, tally: Tally, policy: TopicPolicy, now: float, slack_s: float
 ) -> str | None:
     retry, rounds = policy.retry, policy.recovery.max_rounds
+    if place.row in _RECOVERIES:
+        wanted = _COMES_BACK.get(before.reason, Row.RECOVERED_DUE) if before.reason else place.row
+        if place.row is not wanted:
+            return f"{place.row.value}: it was parked for {before.reason}"
     full = tally.attempts == retry.max_attempts
     checks: dict[Row, bool] = {
         Row.TOPIC_FULL: tally.overflows <= retry.max_overflows,

@@ -44,6 +44,8 @@ LONGEST_S = 40 * 86_400.0
 _OPERATOR = Actor("operator", "the simulation")
 _AGAIN = 0.1
 """How probable it is that a batch is sent together with the one before."""
+_LATE_S = 1.0
+"""How long before a run it may have been decided that it is to be run."""
 _ENDURES_S = 20.0
 """A death waits so long for the disk operation it is to come at; then it comes anyhow."""
 
@@ -305,6 +307,9 @@ class Life:
                 day.trace.step("handler", delivery.id, delivery.attempt)
                 if delivery.id in day.runs.running:
                     day.book.broken = Broken(f"{delivery.id} is run twice at the same time")
+                expires_at = delivery.expires_at
+                if expires_at is not None and expires_at + _LATE_S < self._clock.now_s():
+                    day.book.broken = Broken(f"{delivery.id} is run, and expired at {expires_at}")
                 day.runs.start(delivery.id)
             well = False
             try:

@@ -32,4 +32,6 @@ def test_once_ends_by_itself_with_nothing_unaccounted() -> None:
     assert f"the database holds {ledger['db']['delivered']} rows" in done.stdout
     for trouble in ("retried", "overflowed", "parked", "recovered", "dead"):
         assert total[trouble] > 0, f"nothing was {trouble}"
+    assert ledger["email"]["retried"] >= ledger["email"]["delivered"] > 0, "nothing was greylisted"
+    assert "http 401" not in done.stdout, "the endpoint takes only what is signed"
     assert total["waiting"] == total["unaccounted"] == 0

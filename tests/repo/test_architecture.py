@@ -37,6 +37,7 @@ ROOMS = {
     "psycopg": {"sinks"},
     "sqlalchemy": {"sinks"},
     "sqlite3": {"sinks", "quickstart"},  # engines and storage: apsw, whose SQLite is current
+    "standardwebhooks": {"quickstart"},
     "starlette": {"web"},
     "uvicorn": {"web", "app", "cli", "quickstart"},
 }

@@ -1,7 +1,6 @@
 """What `make run` starts: a node, three destinations that misbehave a little, sample events.
 
     destinations  an HTTP endpoint, an SQLite database and a mail server, all on this machine
-    handlers      the Python handler of the topic `email`
     samples       the events that are sent
     report        what is printed
     __main__      all of it together

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
 import tempfile
 import uuid
+from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,11 +52,13 @@ def main() -> int:
 
 
 async def _quickstart(folder: Path, options: argparse.Namespace) -> int:
-    async with Endpoint(options.seed).serving() as endpoint, MailServer().serving() as mail:
-        # The handlers read these, as handlers do; the configuration names them as ${...}.
+    secret = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
+    async with Endpoint(options.seed, secret).serving() as endpoint, MailServer().serving() as mail:
+        # The configuration names them as ${...}.
         os.environ |= {
             "QUICKSTART_DIR": str(folder),
             "QUICKSTART_API": endpoint.url,
+            "QUICKSTART_SECRET": secret,
             "QUICKSTART_DB": str(folder / "shop.db"),
             "QUICKSTART_SMTP_PORT": str(mail.port),
         }

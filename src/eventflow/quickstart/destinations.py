@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiosmtpd.controller import UnthreadedController
+from standardwebhooks import Webhook, WebhookVerificationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,16 +27,21 @@ class Endpoint:
 
     Args:
         seed: Of the faults; the same seed, the same faults for the same order of requests.
+        secret: What requests have to be signed with.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, secret: str) -> None:
+        self._webhook = Webhook(secret)
         self._random = random.Random(seed)  # noqa: S311  # faults, not secrets
         self.accepted: set[str] = set()
         """Idempotency keys of events that were answered with 200."""
         self.url = ""
 
     async def _answer(self, request: web.Request) -> web.Response:
-        await request.read()
+        try:
+            self._webhook.verify(await request.read(), dict(request.headers))
+        except WebhookVerificationError as error:
+            return web.Response(status=401, text=str(error))
         type = request.headers.get("ce-type", "")
         if type == "invoice.voided":
             return web.Response(status=410, text="this endpoint takes no voided invoices any more")

@@ -23,7 +23,7 @@ def sample_events(run: str) -> list[dict[str, Any]]:
         for n in range(USERS)
     ]
     events += [
-        # A handler that looks for the address fails with KeyError: a programming error, dead.
+        # There is no address to send a mail to: dead at once.
         _event(run, "user-without-mail", "user.registered", {"name": "Nobody"}),
         # The endpoint answers 410: gone for good, dead at once.
         _event(run, "invoice-1", "invoice.voided", {"invoice": 1}),

@@ -74,7 +74,7 @@ class SmtpSink:
         try:
             mail = self._composer.compose(event, delivery)
         except InvalidMail as error:
-            raise SinkError(self._failed("InvalidMail", str(error), permanent=True)) from error
+            raise SinkError(_no_mail(error)) from error
         try:
             await self._send(self._connections, mail)
         except NoSession as error:
@@ -165,6 +165,11 @@ class SmtpSink:
             permanent=permanent,
             fingerprint=causes.fingerprint(cause, text),
         )
+
+
+def _no_mail(error: InvalidMail) -> Failed:
+    text, cause = str(error)[:_ERROR_MAX], InvalidMail.__name__
+    return Failed(cause, text, permanent=True, fingerprint=causes.fingerprint(cause, text))
 
 
 def _hung_up(error: Exception) -> bool:

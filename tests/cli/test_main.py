@@ -17,7 +17,7 @@ def test_the_reference_is_what_the_commands_say() -> None:
     assert DOCS.read_text() == reference()
 
 
-@pytest.mark.parametrize("name", [module.NAME for module in COMMANDS])
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
 def test_every_help_has_examples(name: str) -> None:
     assert f"examples:\n  eventflow {name}" in help_of(name)
 

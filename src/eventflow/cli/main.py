@@ -10,7 +10,22 @@ from typing import Final
 from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 
-from eventflow.cli import check, publish, serve, stats
+from eventflow.cli import (
+    acts,
+    audit,
+    backup,
+    check,
+    completion,
+    deliveries,
+    event,
+    export,
+    init,
+    publish,
+    serve,
+    stats,
+    topics,
+)
+from eventflow.cli.commands import Command, of_module
 from eventflow.cli.page import Page
 from eventflow.cli.source import STDIN
 from eventflow.cli.stop import FAILED, INTERRUPTED, WRONG, Stop, say
@@ -21,12 +36,15 @@ TOP: Final = """\
 Accept events, deliver them at least once, lose none, and be able to show it.
 
 examples:
-  eventflow serve                                         start a node with ./eventflow.toml
-  eventflow check                                         what is wrong with ./eventflow.toml
+  eventflow init                                          write a commented ./eventflow.toml
+  eventflow check                                         what is wrong with it
+  eventflow serve                                         start a node with it
   eventflow publish events.ndjson                         send a file of CloudEvents, one a line
   eventflow publish --type user.registered --data '{"id": 7}'
                                                           send one event
   eventflow stats                                         what came in, and where all of it is
+  eventflow groups                                        what is parked or dead, and why
+  eventflow explain --source /shop --id 4711              what became of an event
 """
 
 STATUSES: Final = """\
@@ -37,7 +55,15 @@ exit status:
   130  stopped with Ctrl-C; stderr tells how far it came
 """
 
-COMMANDS: Final = (serve, check, publish, stats)
+COMMANDS: Final[tuple[Command, ...]] = (
+    *map(of_module, (init, check, serve, publish, stats)),
+    *topics.COMMANDS,
+    *deliveries.COMMANDS,
+    *event.COMMANDS,
+    *acts.COMMANDS,
+    *map(of_module, (export, audit, backup)),
+    completion.of(lambda: commands()),  # noqa: PLW0108  # it is defined below
+)
 """In the order in which the help shows them."""
 
 
@@ -60,13 +86,13 @@ def commands() -> App:
     app["--help"].help = "show this text, or that of a command: eventflow publish --help"
     app["--help"].group = app["--version"].group = Group("options", sort_key=1)
     app["--version"].help = "show which EventFlow this is"
-    for place, module in enumerate(COMMANDS):
+    for place, command in enumerate(COMMANDS):
         app.command(
-            module.command,
-            name=module.NAME,
-            usage=module.USAGE,
-            help=module.SUMMARY,
-            help_formatter=Page(module.HELP),
+            command.run,
+            name=command.name,
+            usage=command.usage,
+            help=command.summary,
+            help_formatter=Page(command.help),
             sort_key=place,
             version_flags=[],
         )

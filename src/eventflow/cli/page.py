@@ -63,7 +63,7 @@ def _said(entry: HelpEntry) -> str:
     text = "" if inner is None else str(getattr(inner, "plain", inner))
     if entry.env_var:
         text += f" (variable: {', '.join(entry.env_var)})"
-    if entry.default and str(entry.default) != '""':
+    if entry.default and str(entry.default) not in {'""', "False"}:
         text += f" (default: {entry.default})"
     return text
 

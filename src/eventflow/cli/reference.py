@@ -21,7 +21,7 @@ def help_of(*words: str) -> str:
 def reference() -> str:
     """Return the page."""
     parts = ["# Commands\n\nThe help texts, as `eventflow COMMAND --help` prints them.\n"]
-    for words in ((), *((module.NAME,) for module in COMMANDS)):
+    for words in ((), *((command.name,) for command in COMMANDS)):
         title = " ".join(("eventflow", *words))
         parts.append(f"## {title}\n\n```text\n{help_of(*words)}\n```\n")
     return "\n".join(parts)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import aiohttp
-import msgspec
-from cyclopts import Parameter
-from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from eventflow.cli.node import DEFAULT_URL, LOST, Node, Token, Url, node_of
-from eventflow.cli.problems import problem_of
-from eventflow.cli.stop import DONE
+from eventflow.cli import tables
+from eventflow.cli.asking import Reads, reading
+from eventflow.cli.printing import printed
 
 NAME: Final = "stats"
 USAGE: Final = "usage: eventflow stats [options]"
@@ -28,6 +21,7 @@ Show the ledger of a node: what came in, and where all of it is. `unaccounted` i
 examples:
   eventflow stats                              of the node on this machine
   eventflow stats --url http://node-2:8080     of another one
+  eventflow stats --db eventflow.db            of one that is stopped, from its file
   eventflow stats --json                       all of it, for programs
 """
 COLUMNS: Final = (
@@ -35,68 +29,38 @@ COLUMNS: Final = (
     *("parked", "dead", "unaccounted"),
 )
 SELDOM: Final = ("discarded", "archived")
-_WIDE: Final = 1000
-_SHAPES: Final = (TypeError, ValueError, AttributeError)
-"""What an answer that is JSON, but no ledger, ends with."""
 
 
-def command(
-    *,
-    url: Url = DEFAULT_URL,
-    token: Token = "",
-    json: Annotated[bool, Parameter(negative=(), help="print the answer as JSON")] = False,
-) -> int:
+def command(*, where: Reads = Reads()) -> int:  # noqa: B008  # frozen
     """Print the ledger."""
-    node = node_of(url, token)
-    answer = asyncio.run(_get(node))
-    try:
-        stats = msgspec.json.decode(answer, type=dict[str, Any])
-        shown = table(stats["topics"]), summary(stats)
-    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, *_SHAPES) as error:
-        raise node.strange("nothing was shown") from error
-    if json:
-        print(answer.decode())
-        return DONE
-    # A pipe has no width, and nothing may be cut off.
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDE, color_system=None)
-    console.print(shown[0], highlight=False)
-    print(f"\n{shown[1]}")
-    return DONE
+    return asyncio.run(_run(where))
 
 
-async def _get(node: Node) -> bytes:
-    try:
-        async with (
-            node.session() as session,
-            session.get("/v1/stats", allow_redirects=False) as answer,
-        ):
-            if answer.status != 200:
-                raise (await problem_of(answer)).end(node, "nothing was shown")
-            return await answer.read()
-    except LOST as error:
-        raise node.absent(error, "nothing was shown") from error
-    except aiohttp.ClientError as error:
-        raise node.strange("nothing was shown") from error
+async def _run(where: Reads) -> int:
+    async with reading(where) as asked:
+        stats = await asked.ask("GET", "/v1/stats")
+    return printed(asked, stats, where.json, lambda: (table(stats["topics"]), "", summary(stats)))
 
 
 def table(topics: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the ledger, a row a topic. Columns that are seldom needed show when they are."""
     columns = [*COLUMNS, *(name for name in SELDOM if any(t[name] for t in topics.values()))]
-    shown = Table(box=SIMPLE, pad_edge=False, show_edge=False)
-    shown.add_column("topic", overflow="fold")
-    for column in columns:
-        shown.add_column(column, justify="right", overflow="fold")
-    for name, topic in topics.items():
-        mark = " (paused)" if topic.get("paused") else ""
-        shown.add_row(Text(name + mark), *(f"{topic[column]:,}" for column in columns))
-    return shown
+    rows = [
+        (name + (" (paused)" if topic.get("paused") else ""), *(topic[each] for each in columns))
+        for name, topic in topics.items()
+    ]
+    return tables.table(["topic", *columns], rows, numbers=columns)
 
 
 def summary(stats: Mapping[str, Any]) -> str:
     """Return what is said below the table."""
     storage = stats["storage"]
+    most = storage["max_bytes"]
+    room = "" if most is None else f" of {tables.size(most)}"
+    durability = stats["durability"]
+    said = f"durability {durability}, " if durability else ""
     return (
         f"accepted {stats['accepted']:,}, unaccounted {stats['unaccounted']:,}\n"
-        f"storage {storage['used_bytes']:,} of {storage['max_bytes']:,} bytes\n"
-        f"durability {stats['durability']}, counted since {stats['since']}"
+        f"storage {tables.size(storage['used_bytes'])}{room}\n"
+        f"{said}counted since {stats['since']}"
     )

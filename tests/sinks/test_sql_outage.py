@@ -110,7 +110,7 @@ async def test_an_outage_of_ten_real_seconds_kills_nothing(
 ) -> None:
     """With threads, and events that go on coming; some are sent twice."""
     path = tmp_path / "shop.db"
-    async with running(flow_on(path, timeout="2s", after="2s")) as flow:
+    async with running(flow_on(path, timeout="2s", after=f"{OUTAGE_S:g}s")) as flow:
         await flow.publish_many(events(range(100)))
         await flow.drain()
         with trouble(path):  # type: ignore[attr-defined]  # a context manager

@@ -4,11 +4,13 @@ What CEL gives becomes what databases take: bytes and null as they are, lists an
 text, times as RFC 3339 text. Numbers and booleans stay such in SQLite, where a column may hold any
 of them; PostgreSQL gets them as texts as well, and reads those as its columns say, so that one
 expression serves a `TEXT`, an `INTEGER`, a `TIMESTAMPTZ` and a `UUID`. In a column for JSON
-everything is written as JSON.
+everything is written as JSON, in one for an array lists as such.
 """
 
 from __future__ import annotations
 
+import re
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,13 +21,21 @@ from eventflow.policy.expression import Expression, ExpressionError, Names, comp
 from eventflow.policy.template import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from eventflow.config import SqlSinkSettings
     from eventflow.delivery import Delivery
     from eventflow.event import Event
 
 Row = tuple[Any, ...]
+
+
+class Form(Enum):
+    """How a column holds lists, objects and what else is no plain value."""
+
+    PLAIN = "plain"
+    JSON = "json"
+    ARRAY = "array"
 
 
 class Mapping:
@@ -51,13 +61,13 @@ class Mapping:
         self._expressions = _compiled(values)
         self._typed = typed
 
-    def row(self, event: Event, delivery: Delivery, json: Collection[int]) -> Row:
+    def row(self, event: Event, delivery: Delivery, forms: Sequence[Form]) -> Row:
         """Return the row of an event.
 
         Args:
             event: The event.
             delivery: Its delivery.
-            json: The places of columns that hold JSON.
+            forms: How each column holds values.
 
         Raises:
             ExpressionError: a value can't be computed, or one that tells rows apart is null.
@@ -72,7 +82,7 @@ class Mapping:
                     f"{column}: expected a value, for it tells rows apart, got null from "
                     f"{self.texts[place]}"
                 )
-            found.append(written(value, json=place in json, typed=self._typed))
+            found.append(written(value, forms[place], typed=self._typed))
         return tuple(found)
 
     def key_of(self, row: Row) -> tuple[str, ...]:
@@ -80,15 +90,30 @@ class Mapping:
         return tuple(str(row[place]) for place in self.key)
 
 
-def written(value: Any, *, json: bool, typed: bool) -> Any:
+def written(value: Any, form: Form, *, typed: bool) -> Any:
     """Return a value of CEL as a database takes it."""
     if value is None:
         return None
-    if json:
+    if form is Form.JSON:
         return msgspec.json.encode(value).decode()
+    if form is Form.ARRAY and isinstance(value, list):
+        return _array(value)
     if isinstance(value, bytes | str) or (typed and isinstance(value, int | float)):
         return value
     return text_of(value)
+
+
+def _array(values: list[Any]) -> str:
+    """Return a list as PostgreSQL writes arrays (its manual, 8.15.2), nested ones included."""
+    return f"{{{','.join(map(_element, values))}}}"
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return _array(value)
+    return '"' + re.sub(r'(["\\])', r"\\\1", text_of(value)) + '"'
 
 
 def _compiled(values: dict[str, str]) -> Sequence[Expression]:

@@ -112,7 +112,7 @@ class SqlSink:
         rows = []
         for place, (event, delivery) in enumerate(zip(events, deliveries, strict=True)):
             try:
-                rows.append((place, self._mapping.row(event, delivery, target.json)))
+                rows.append((place, self._mapping.row(event, delivery, target.forms)))
             except ExpressionError as error:
                 ended[place] = failure(error)
         rows.sort(key=lambda one: self._mapping.key_of(one[1]))

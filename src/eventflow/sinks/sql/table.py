@@ -24,6 +24,7 @@ from sqlalchemy.schema import CreateTable
 
 from eventflow.errors import did_you_mean
 from eventflow.sinks.sql.faults import TableMismatch
+from eventflow.sinks.sql.rows import Form
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +53,8 @@ class Target:
 
     statement: Executable
     """Writes a row; its parameters are named by `parameters`."""
-    json: frozenset[int]
-    """The places of columns that hold JSON."""
+    forms: tuple[Form, ...]
+    """How each column holds values."""
 
 
 def parameters(row: Sequence[Any]) -> dict[str, Any]:
@@ -89,8 +90,14 @@ def found(
     _check_key(inspector, settings, name, schema)
     plain = (Column(column, types.NullType()) for column in mapping.columns)
     table = Table(name, MetaData(), *plain, schema=schema)
-    json = (place for place, c in enumerate(mapping.columns) if isinstance(there[c], types.JSON))
-    return Target(_statement(database, table, settings), frozenset(json))
+    forms = tuple(_form(there[column]) for column in mapping.columns)
+    return Target(_statement(database, table, settings), forms)
+
+
+def _form(kind: types.TypeEngine[Any]) -> Form:
+    if isinstance(kind, types.JSON):
+        return Form.JSON
+    return Form.ARRAY if isinstance(kind, types.ARRAY) else Form.PLAIN
 
 
 def make(connection: Connection, settings: SqlSinkSettings, mapping: Mapping) -> None:

@@ -51,6 +51,7 @@ class Reason(StrEnum):
 class Row(StrEnum):
     """The rows of DESIGN section 3, the life of a delivery: which one a decision took."""
 
+    COMMON_FULL = "common_full"
     RECOVERED_COMMON = "recovered_common"
     ROUTED = "routed"
     UNROUTABLE = "unroutable"

@@ -19,7 +19,6 @@ from eventflow.testing.loop import run
 ELSEWHERE = {
     Row.NODE_DIED: "tests/engine: the process has to die",
     Row.POISON: "tests/engine and tests/crash: it has to die three times",
-    Row.RECOVERED_COMMON: "webhooks park at the door: not in this version",
     Row.REPLACED: "replay with an edit: not in this version",
     Row.RELEASED: "test_lifecycle: the node stops while a handler runs",
 }
@@ -98,6 +97,12 @@ def test_every_row_is_taken_and_counted(seed: int) -> None:  # noqa: PLR0915  # 
             assert set((await storage.replay(dead[:1], who)).values()) == {"replayed"}
             assert set((await storage.discard(dead[1:], who)).values()) == {"discarded"}
             flow.flow.nudge("kinds")
+            doors = (
+                flow.flow.ingress.accept([Event(type="kinds.fine", source="/hook")], park=True)
+                for _ in range(1010)
+            )
+            parked = [receipt.parked for (receipt,) in await asyncio.gather(*doors)]
+            assert sum(parked) >= 100
             ledger = await settle(flow)
             assert ledger.unaccounted == 0
             counted.update(flow.flow.ledger.rows)

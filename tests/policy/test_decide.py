@@ -31,6 +31,7 @@ from eventflow.policy.backoff import Backoff
 from eventflow.policy.decide import LAST_MOMENT, MAX_CRASHES, ROUTED, decide
 from eventflow.policy.outcome import (
     CameDue,
+    CommonFull,
     Failed,
     NoRoute,
     Outcome,
@@ -118,6 +119,16 @@ def parked(
 def dead(row: Row, reason: Reason, tally: Tally = CLEAN) -> tuple[Place, ...]:
     return stored(Dead(row, tally, reason))
 
+
+DOOR = [
+    Line(
+        "a door that parks finds common full: due at once, and counted",
+        a_delivery(topic=COMMON),
+        CommonFull(),
+        (Parked(Row.COMMON_FULL, Tally(overflows=1), NOW, Reason.COMMON_FULL),),
+        {**TOPIC, "overflows": 1},
+    ),
+]
 
 ROUTING = [
     Line(
@@ -718,7 +729,7 @@ PARKED = [
     ),
 ]
 
-TABLE = [*ROUTING, *STARTING, *RUNNING, *POSTPONED, *DUE, *PARKED]
+TABLE = [*DOOR, *ROUTING, *STARTING, *RUNNING, *POSTPONED, *DUE, *PARKED]
 
 
 @pytest.mark.parametrize("line", TABLE, ids=lambda line: line.name)
@@ -783,7 +794,9 @@ deliveries = st.builds(
     history=st.sampled_from([(), (Attempt(NOW - 9, NOW - 8, "failed"),)]),
 )
 outcomes = st.one_of(
-    st.sampled_from([Succeeded(), Routed(), NoRoute(), CameDue(), Started(), ReadyAgain()]),
+    st.sampled_from(
+        [Succeeded(), CommonFull(), Routed(), NoRoute(), CameDue(), Started(), ReadyAgain()]
+    ),
     st.builds(Failed, st.just("E"), st.just("e"), permanent=st.booleans(), retry_at=moments),
     st.builds(Postponed, moments.map(lambda at: at or NOW), counted=st.booleans()),
 )

@@ -17,7 +17,6 @@ from eventflow.cli import (
     check,
     completion,
     deliveries,
-    doctor,
     event,
     export,
     init,
@@ -62,7 +61,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     *deliveries.COMMANDS,
     *event.COMMANDS,
     *acts.COMMANDS,
-    *map(of_module, (export, audit, backup, doctor)),
+    *map(of_module, (export, audit, backup)),
     completion.of(lambda: commands()),  # noqa: PLW0108  # it is defined below
 )
 """In the order in which the help shows them."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from eventflow.delivery import Attempt, Delivery, Place
+from eventflow.delivery import Attempt, Delivery, Parked, Place
 from eventflow.event import Event  # noqa: TC001  # the signatures are for readers at run time
 
 
@@ -65,6 +65,8 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     ref: str | None
     """None for a duplicate whose first one's ref is not known any more."""
     duplicate: bool = False
+    parked: bool = False
+    """It took the `Fallback`: it is in secondary storage, and comes to common from there."""
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +85,13 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     attempt: Attempt | None = None
     """Joins the delivery's history."""
     traceback: str | None = None
+
+
+class Fallback(msgspec.Struct, frozen=True, gc=False):
+    """Where accepted events go if common has no room for them."""
+
+    place: Parked
+    note: Note | None = None
 
 
 class Settle(msgspec.Struct, frozen=True, gc=False):
@@ -236,11 +245,17 @@ class Engine(Protocol):
         """Keep these queues from now on. Idempotent; also for changes while running."""
         ...
 
-    async def accept(self, events: Sequence[Event]) -> Sequence[Receipt]:
+    async def accept(
+        self, events: Sequence[Event], *, fallback: Fallback | None = None
+    ) -> Sequence[Receipt]:
         """Store the events in common, all or none of them (G1, G2, G3).
 
+        Where common, or the memory limit, has no room for all that are new, they take `fallback`,
+        again all or none: deliveries in common, hop 0, that storage holds before this returns.
+        They count as accepted in every way: G1 and G2 hold, the ledger has them as created.
+
         Raises:
-            QueueFull: common, or the memory limit, has no room for all of them.
+            QueueFull: there is no room for all of them, or storage would not take the fallback.
             EngineUnavailable: they could not be made durable. Nothing was stored.
         """
         ...

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from eventflow.delivery import COMMON
+from eventflow.delivery import COMMON, Delivery, Parked
+from eventflow.engine.protocol import Fallback, Note
 from eventflow.errors import EngineUnavailable, InvalidEvent, QueueFull, TooLarge, Unroutable
 from eventflow.policy.admission import door_open, retry_after_s
+from eventflow.policy.decide import decide
+from eventflow.policy.outcome import COMMON_FULL
 from eventflow.telemetry import names
 
 if TYPE_CHECKING:
@@ -17,11 +20,11 @@ if TYPE_CHECKING:
     from eventflow.clock import Clock
     from eventflow.engine.protocol import Engine, Receipt
     from eventflow.event import Event
+    from eventflow.flow.ledger import Ledger
     from eventflow.flow.schemas import Schemas
     from eventflow.flow.topic import Topic
     from eventflow.policy.routing import Router
     from eventflow.storage.protocol import Storage
-    from eventflow.telemetry.metrics import Metrics
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -43,7 +46,7 @@ class Ingress:
         schemas: Schemas,
         rules: Rules,
         clock: Clock,
-        metrics: Metrics,
+        ledger: Ledger,
     ) -> None:
         self._engine = engine
         self._storage = storage
@@ -52,17 +55,22 @@ class Ingress:
         self._schemas = schemas
         self.rules = rules
         self._clock = clock
-        self._metrics = metrics
+        self._ledger = ledger
         self.stopping = False
 
-    async def accept(self, events: Sequence[Event]) -> Sequence[Receipt]:
+    async def accept(self, events: Sequence[Event], *, park: bool = False) -> Sequence[Receipt]:
         """Have the events stored, or raise and store none of them.
+
+        Args:
+            events: The events.
+            park: Where common or memory has no room, park them. Not past the 95 % of storage at
+                which doors close: the rest is for what was accepted before.
 
         Raises:
             TooLarge: one is over `max_event`.
             InvalidEvent: one breaks the JSON Schema of its type.
             Unroutable: no route takes one, and such are refused.
-            QueueFull: common, memory or storage has no room.
+            QueueFull: common, memory or storage has no room; with `park`, storage.
             EngineUnavailable: the node is stopping, or nothing can be made durable.
         """
         if self.stopping:
@@ -70,16 +78,44 @@ class Ingress:
         self._check(events)
         self._check_storage()
         try:
-            receipts = await self._engine.accept(events)
+            try:
+                receipts = await self._engine.accept(events)
+            except QueueFull:
+                if not park:
+                    raise
+                receipts = await self._park(events)
         except QueueFull as full:
             raise QueueFull(
                 full.queue, full.capacity, self.drains_in_s(len(events)), full.why
             ) from None
+        metrics = self._ledger.metrics
         duplicates = sum(receipt.duplicate for receipt in receipts)
         if len(receipts) > duplicates:
-            self._metrics.count(names.EVENTS_ACCEPTED, len(receipts) - duplicates)
+            metrics.count(names.EVENTS_ACCEPTED, len(receipts) - duplicates)
         if duplicates:
-            self._metrics.count(names.EVENTS_DUPLICATE, duplicates)
+            metrics.count(names.EVENTS_DUPLICATE, duplicates)
+        return receipts
+
+    async def _park(self, events: Sequence[Event]) -> Sequence[Receipt]:
+        """Have the events stored in common, or if it is still full in secondary storage."""
+        now = self._clock.now_s()
+        common = self._topics[COMMON]
+        decision = decide(
+            Delivery(events[0], "", COMMON, now),
+            COMMON_FULL,
+            common.policy,
+            common.fullness(self._engine),
+            now,
+            0.0,
+        )
+        place = decision.tries[0]
+        assert isinstance(place, Parked)  # noqa: S101  # common has no other place for it
+        fallback = Fallback(place, Note(decision.because))
+        receipts = await self._engine.accept(events, fallback=fallback)
+        parked = sum(receipt.parked for receipt in receipts)
+        if parked:
+            self._ledger.metrics.count(names.OVERFLOWS, parked, COMMON)
+            self._ledger.placed(COMMON, [place] * parked)
         return receipts
 
     def drains_in_s(self, count: int) -> float:

@@ -98,7 +98,7 @@ class Flow:
             schemas or Schemas(),
             shape.rules,
             tools.clock,
-            tools.metrics,
+            self.ledger,
         )
         self.router = RouterStage(
             tools.engine, routes, self.topics, self.ledger, tools.clock, tools.draw

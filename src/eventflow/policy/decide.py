@@ -2,6 +2,7 @@
 
     outcome     when                                becomes, in order of preference
     ---------   ---------------------------------   ------------------------------------------------
+    CommonFull  any                                 parked (common_full), overflows +1
     Succeeded   any                                 delivered
     Routed      expired                             dead (expired)
                 `deliverat` ahead                   the lane, else parked (scheduled)
@@ -59,6 +60,7 @@ from eventflow.delivery import (
 from eventflow.policy.backoff import delay_s
 from eventflow.policy.outcome import (
     CameDue,
+    CommonFull,
     Failed,
     NoRoute,
     Outcome,
@@ -108,7 +110,7 @@ class _Given(msgspec.Struct, frozen=True, gc=False):
     in_lane: bool
 
 
-def decide(
+def decide(  # noqa: C901  # a case an outcome
     delivery: Delivery,
     outcome: Outcome,
     policy: TopicPolicy,
@@ -119,7 +121,8 @@ def decide(
     """Return where a delivery goes next, and why.
 
     Args:
-        delivery: As it is now. After `Routed`: the new one, in the topic it is routed to.
+        delivery: As it is now. After `Routed`: the new one, in the topic it is routed to. After
+            `CommonFull`: the one it would be in common.
         outcome: What has happened to it.
         policy: Of its topic.
         fullness: Of its topic, as far as known; only told in `because`, never decided by.
@@ -139,6 +142,8 @@ def decide(
     match outcome:
         case Succeeded():
             return Decision(_DONE, {})
+        case CommonFull():
+            return _common_full(given)
         case Routed():
             return _routed(given)
         case Started():
@@ -156,6 +161,20 @@ def decide(
             return _stored(given, dead, {"filter_errors": outcome.filter_errors})
         case _:
             assert_never(outcome)
+
+
+def _common_full(given: _Given) -> Decision:
+    full = given.fullness
+    overflows = given.tally.overflows + 1
+    tally = msgspec.structs.replace(given.tally, overflows=overflows)
+    numbers = {
+        "queued": full.queued,
+        "running": full.running,
+        "capacity": full.capacity,
+        "overflows": overflows,
+    }
+    # Due at once: it waits for nothing but room, and the earliest due comes back first.
+    return _stored(given, Parked(Row.COMMON_FULL, tally, given.now, Reason.COMMON_FULL), numbers)
 
 
 def _routed(given: _Given) -> Decision:

@@ -35,6 +35,10 @@ class Postponed(msgspec.Struct, frozen=True, gc=False):
     why: str = ""
 
 
+class CommonFull(msgspec.Struct, frozen=True, gc=False):
+    """It came to a door that parks where common is full, and common is full."""
+
+
 class Routed(msgspec.Struct, frozen=True, gc=False):
     """A route of common leads to this topic."""
 
@@ -57,6 +61,9 @@ class ReadyAgain(msgspec.Struct, frozen=True, gc=False):
     """It is parked, due, and its topic has room for it."""
 
 
-Outcome = Succeeded | Failed | Postponed | Routed | NoRoute | CameDue | Started | ReadyAgain
+Outcome = (
+    Succeeded | Failed | Postponed | CommonFull | Routed | NoRoute | CameDue | Started | ReadyAgain
+)
 
 SUCCEEDED = Succeeded()
+COMMON_FULL = CommonFull()

@@ -22,9 +22,11 @@ from eventflow.delivery import (
     Tally,
 )
 from eventflow.engine.protocol import (
+    Fallback,
     Kind,
     Lease,
     Note,
+    Placing,
     Plan,
     Queue,
     Route,
@@ -97,6 +99,15 @@ class EngineBench(ABC):
         """Return a place in storage, due `wait_s` from now."""
         tally = Tally(attempts=1, overflows=2)
         return Parked(Row.RETRY_FULL, tally, self.now_s() + wait_s, Reason.RETRY_FULL)
+
+    def fallback(self) -> Fallback:
+        """Return where events go that find common full."""
+        place = Parked(Row.COMMON_FULL, Tally(overflows=1), self.now_s(), Reason.COMMON_FULL)
+        return Fallback(place, Note({"capacity": 100}))
+
+    def back(self, stored: Kept) -> Placing:
+        """Return the way back into its queue of what was parked at the door."""
+        return Placing(stored.delivery, Queued(Row.RECOVERED_COMMON, stored.delivery.tally))
 
 
 class DurableBench(EngineBench):
@@ -174,6 +185,11 @@ async def bring(engine: Engine, name: str, *given: Event) -> None:
     assert all(answer.routed == (QUEUED,) for answer in answers)
 
 
+async def fill_common(engine: Engine) -> None:
+    """Accept what common has room for, but for what is urgent."""
+    await engine.accept(events(90, name="full"))
+
+
 async def bring_one(engine: Engine, name: str, id: str = "1") -> Lease:
     """Return the lease of one event in a topic."""
     await bring(engine, name, event(id))
@@ -246,6 +262,7 @@ __all__ = [
     "depths",
     "event",
     "events",
+    "fill_common",
     "ids",
     "kept",
     "lane",

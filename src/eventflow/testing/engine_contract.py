@@ -54,6 +54,7 @@ from eventflow.testing.engine_bench import (
     dead_place,
     event,
     events,
+    fill_common,
     ids,
     kept,
     lane,
@@ -281,6 +282,46 @@ class Durability(DurableBench):
         queues = [await walk(engine, queue) for queue in (COMMON_QUEUE, topic("a"), lane("a"))]
         return census, queues, await kept(self.storage(engine))
 
+    async def test_g1_what_was_parked_at_the_door_survives(self, engine: Engine) -> None:
+        await fill_common(engine)
+        await engine.accept(events(3, name="p"), fallback=self.fallback())
+        before = await kept(self.storage(engine))
+        engine = await self.crash(engine)
+
+        assert await kept(self.storage(engine)) == before
+        counts = (await true_census(engine, self.storage(engine))).topics[COMMON]
+        assert (counts.created, counts.parked) == (93, 3)
+
+    async def test_g2_what_was_parked_at_the_door_is_a_duplicate_after_a_crash(
+        self, engine: Engine
+    ) -> None:
+        await fill_common(engine)
+        (first,) = await engine.accept([event("p")], fallback=self.fallback())
+        engine = await self.crash(engine)
+        for one in await lease(engine, COMMON_QUEUE):
+            await route(engine, one, {"a": [dead_place()]})
+
+        assert await engine.accept([event("p")]) == [Receipt(first.ref, duplicate=True)]
+        assert engine.depth(COMMON).queued == 0
+
+    async def test_g1_what_came_back_from_the_door_survives(self, engine: Engine) -> None:
+        await fill_common(engine)
+        (first,) = await engine.accept([event("p")], fallback=self.fallback())
+        for one in await lease(engine, COMMON_QUEUE):
+            await route(engine, one, {"a": [dead_place()]})
+        await engine.place(
+            [self.back(one) for one in await kept(self.storage(engine), topic=COMMON)]
+        )
+        engine = await self.crash(engine)
+
+        (found,) = await walk(engine, COMMON_QUEUE)
+        assert (found.event.id, found.ref, found.hop) == ("p", first.ref, 1)
+        assert await engine.accept([event("p")]) == [Receipt(first.ref, duplicate=True)]
+        await route(engine, await lease_one(engine, COMMON_QUEUE), {"a": [QUEUED]})
+        engine = await self.crash(engine)
+        assert ids(await walk(engine, topic("a"))) == ["p"]
+        await true_census(engine, self.storage(engine))
+
 
 class Duplicates(EngineBench):
     """G2: the same (source, id) is stored once, for a time."""
@@ -501,6 +542,135 @@ class Capacities(EngineBench):
 
     def _to_a(self, one: Lease) -> Route:
         return Route(one, (Target("a", (QUEUED, self.lane_place(60), self.parked_place())),))
+
+
+class Fallbacks(EngineBench):
+    """G1, G2, G3 for events whose door parks them where common is full."""
+
+    async def test_g3_with_room_they_come_to_common(self, engine: Engine) -> None:
+        receipts = await engine.accept(events(3), fallback=self.fallback())
+
+        assert [receipt.parked for receipt in receipts] == [False] * 3
+        assert engine.depth(COMMON).queued == 3
+        assert await kept(self.storage(engine)) == []
+
+    async def test_g3_without_room_they_take_the_fallback(self, engine: Engine) -> None:
+        await fill_common(engine)
+        fallback = self.fallback()
+        receipts = await engine.accept(events(2, name="p"), fallback=fallback)
+
+        found = await kept(self.storage(engine))
+        assert [(one.ref, one.duplicate, one.parked) for one in receipts] == [
+            (one.delivery.ref, False, True) for one in found
+        ]
+        assert ids([one.delivery for one in found]) == ["p0", "p1"]
+        for one in found:
+            delivery = one.delivery
+            assert (one.state, delivery.topic, delivery.hop) == ("parked", COMMON, 0)
+            assert (delivery.tally, delivery.due_at, delivery.reason) == (
+                fallback.place.tally,
+                fallback.place.due_at,
+                Reason.COMMON_FULL,
+            )
+        assert engine.depth(COMMON).queued == 90
+
+    async def test_g3_a_batch_takes_it_as_a_whole(self, engine: Engine) -> None:
+        """Two fit, three came: those that fit don't overtake the one that doesn't."""
+        await engine.accept(events(88))
+        receipts = await engine.accept(events(3, name="p"), fallback=self.fallback())
+
+        assert [receipt.parked for receipt in receipts] == [True] * 3
+        assert engine.depth(COMMON).queued == 88
+
+    async def test_g3_past_the_memory_limit_they_take_it_too(self, engine: Engine) -> None:
+        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=500))
+        await engine.accept([event("1")])
+        first, second = [
+            await engine.accept([event(id)], fallback=self.fallback()) for id in ("2", "3")
+        ]
+
+        assert (first[0].parked, second[0].parked) == (False, True)
+
+    async def test_g8_they_count_as_created_and_as_parked(self, engine: Engine) -> None:
+        await fill_common(engine)
+        await engine.accept(events(2, name="p"), fallback=self.fallback())
+
+        counts = (await true_census(engine, self.storage(engine))).topics[COMMON]
+        assert (counts.created, counts.queued, counts.parked) == (92, 90, 2)
+
+    async def test_g2_their_ids_are_remembered(self, engine: Engine) -> None:
+        await fill_common(engine)
+        first, again = await engine.accept([event("p"), event("p")], fallback=self.fallback())
+        (later,) = await engine.accept([event("p")], fallback=self.fallback())
+        (plain,) = await engine.accept([event("p")])
+
+        assert (first.duplicate, first.parked) == (False, True)
+        assert [again, later, plain] == [Receipt(first.ref, duplicate=True)] * 3
+        assert len(await kept(self.storage(engine))) == 1
+
+    async def test_g2_twice_at_once_is_parked_once(self, engine: Engine) -> None:
+        await fill_common(engine)
+        ways = (engine.accept([event("p")], fallback=self.fallback()) for _ in range(5))
+        receipts = [receipt for (receipt,) in await asyncio.gather(*ways)]
+
+        assert sorted(receipt.duplicate for receipt in receipts) == [False] + [True] * 4
+        assert len({receipt.ref for receipt in receipts}) == 1
+        assert len(await kept(self.storage(engine))) == 1
+
+    async def test_g2_where_storage_refuses_nobody_is_told_duplicate(self, engine: Engine) -> None:
+        """Else the second would rely on a first that is nowhere."""
+        await fill_common(engine)
+        with self.storage_refuses():
+            ways = (engine.accept([event("p")], fallback=self.fallback()) for _ in range(3))
+            answers = await asyncio.gather(*ways, return_exceptions=True)
+        (receipt,) = await engine.accept([event("p")], fallback=self.fallback())
+
+        assert [type(answer) for answer in answers] == [QueueFull] * 3
+        assert (receipt.duplicate, receipt.parked) == (False, True)
+        await true_census(engine, self.storage(engine))
+
+    async def test_g3_where_storage_is_full_they_are_refused(self, engine: Engine) -> None:
+        await fill_common(engine)
+        await engine.apply(msgspec.structs.replace(self.PLAN, storage_max_bytes=250))
+        await engine.accept([event("p0")], fallback=self.fallback())
+        before = await engine.census()
+        with pytest.raises(QueueFull, match="storage"):
+            await engine.accept(events(3, name="q"), fallback=self.fallback())
+
+        assert await true_census(engine, self.storage(engine)) == before
+
+    async def test_g7_they_come_back_once_and_go_on(self, engine: Engine) -> None:
+        await fill_common(engine)
+        await engine.accept([event("p")], fallback=self.fallback())
+        (stored,) = await kept(self.storage(engine))
+        assert list(await engine.place([self.back(stored)])) == [Placed.FULL]
+        for one in await lease(engine, COMMON_QUEUE, limit=2):
+            await route(engine, one, {"a": [QUEUED]})
+
+        answers = [
+            *await engine.place([self.back(stored)]),
+            *await engine.place([self.back(stored)]),
+        ]
+        assert answers == [Placed.PLACED, Placed.ALREADY]
+        assert (await walk(engine, COMMON_QUEUE))[-1].hop == 1
+        leases = await lease(engine, COMMON_QUEUE)
+        await route(engine, leases[-1], {"b": [QUEUED]})
+        assert ids(await walk(engine, topic("b"))) == ["p"]
+        await true_census(engine, self.storage(engine))
+
+    async def test_they_are_in_the_audit_trail(self, engine: Engine) -> None:
+        await fill_common(engine)
+        (receipt,) = await engine.accept([event("p")], fallback=self.fallback())
+
+        assert receipt.ref is not None
+        (row,) = await self.storage(engine).trail(receipt.ref)
+        told = msgspec.json.decode(row.row)
+        assert (told["what"], told["from"], told["to"]) == (
+            "delivery.common_full",
+            "door",
+            "parked",
+        )
+        assert told["because"] == {"capacity": 100}
 
 
 class Priorities(EngineBench):
@@ -1107,8 +1277,9 @@ class Counting(EngineBench):
         kind = chance.choice(["accept", "route", "settle", "settle", "lane", "place", "wait"])
         if kind == "accept":
             priority = chance.choice([None, "low", "critical"])
-            given = events(chance.randint(1, 8), priority, f"s{step}-")
-            await asyncio.gather(engine.accept(given), return_exceptions=True)
+            given = events(chance.choice([1, 3, 8, 60]), priority, f"s{step}-")
+            fallback = chance.choice([None, self.fallback()])
+            await asyncio.gather(engine.accept(given, fallback=fallback), return_exceptions=True)
         elif kind == "route":
             leases = await lease(engine, COMMON_QUEUE, chance.randint(1, 9))
             await self._settle(engine, chance, [self._route(chance, one) for one in leases])
@@ -1352,6 +1523,7 @@ class Ending(EngineBench):
 class EngineContract(  # all promises, in their order
     Duplicates,
     Capacities,
+    Fallbacks,
     Priorities,
     Leases,
     LateSettling,

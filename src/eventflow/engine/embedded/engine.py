@@ -16,6 +16,7 @@ from eventflow.engine.embedded.backup import Written, write_backup
 from eventflow.engine.embedded.cleaning import Cleaner
 from eventflow.engine.embedded.committer import Committer, Txn
 from eventflow.engine.embedded.journal import Journal
+from eventflow.engine.embedded.parking import Arrivals, Parking, kept_in_common
 from eventflow.engine.embedded.placement import Placement
 from eventflow.engine.embedded.queues import Anchor, BoundedQueue, Entry, Lane
 from eventflow.engine.embedded.records import Accepted
@@ -31,6 +32,7 @@ from eventflow.engine.protocol import (
     Census,
     Counts,
     Depth,
+    Fallback,
     Found,
     Kind,
     Lease,
@@ -99,6 +101,7 @@ class EmbeddedEngine:
         self._riders = Riders(self.committer)
         self._cautious_until = clock.now_s() + CAUTIOUS_S if self.unclean else -inf
         self._cleaner = Cleaner(self.state, self.committer)
+        self._parking = Parking(self.state)
         self.committer.before_commit = self._ride
         self.storage = EmbeddedStorage(self.state, self.committer, clock)
         self._closing: asyncio.Future[None] | None = None
@@ -109,6 +112,8 @@ class EmbeddedEngine:
         ledger: dict[str, tuple[int, int, int, int]],
         kept: dict[tuple[str, str], tuple[int, int]],
     ) -> None:
+        known = self.state.dedup
+        lately = self.clock.now_s() - known.window_s
         replay = Replay(self.journal)
         for topic, counters in ledger.items():
             self.state.topic(topic)
@@ -118,7 +123,7 @@ class EmbeddedEngine:
             self.state.topic(topic)
             self.state.tallies[topic].move_kept(state, count)
             self.state.storage_bytes += size
-        replay.into(self.state)
+        replay.into(self.state, kept_in_common(self.journal, lately, known.limit))
         replay.check(self.state)
         self.committer.rows.extend(replay.rows)
         self.committer.journal_bytes = sum(row.size_bytes for row in replay.rows)
@@ -154,24 +159,36 @@ class EmbeddedEngine:
         gone = self.state.topics.keys() - plan.topics.keys()
         return Applied(tuple(sorted(name for name in gone if _live(self.state.counts(name)))))
 
-    async def accept(self, events: Sequence[Event]) -> Sequence[Receipt]:
+    async def accept(
+        self, events: Sequence[Event], *, fallback: Fallback | None = None
+    ) -> Sequence[Receipt]:
+        await self._parking.decided(events)
         self._check_open()
         now = self.clock.now_s()
         fresh, keys, receipts = self._without_duplicates(events)
         txn = Txn()
+        arrivals: Arrivals | None = None
         if fresh:
-            size = self._check_room(fresh)
             refs = refs_from(first_ref(now, self._draw_bits), len(fresh))
-            self._plan_accept(txn, Batch(fresh, keys, refs, size, now))
+            try:
+                size = self._check_room(fresh)
+            except QueueFull:
+                if fallback is None:
+                    raise
+                arrivals = self._parking.plan(txn, fresh, refs, now, fallback)
+            else:
+                self._plan_accept(txn, Batch(fresh, keys, refs, size, now))
             following = iter(refs)
             seen: dict[bytes, str] = dict(zip(keys, refs, strict=True))
             for index, receipt in enumerate(receipts):
                 if receipt is None:
-                    receipts[index] = Receipt(next(following))
+                    receipts[index] = Receipt(next(following), parked=arrivals is not None)
                 elif receipt.ref is None:  # the same pair earlier in this batch
                     receipts[index] = Receipt(seen[events[index].key_bytes], duplicate=True)
         # Duplicates wait too: the first one's commit may still be on its way (G1).
         await self.committer.submit(txn)
+        if arrivals is not None and arrivals.unit.refused is not None:
+            raise arrivals.refusal(arrivals.unit.refused)
         return [receipt for receipt in receipts if receipt is not None]
 
     def _without_duplicates(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from eventflow.engine.embedded.records import Record
     from eventflow.event import Event
-    from eventflow.storage.protocol import Kept
+    from eventflow.storage.protocol import Filter, Kept, Page
 
 VERSION = 1
 """Of the tables below. Kept in `user_version`; a greater one is refused."""
@@ -254,6 +254,11 @@ class Journal:
         """Yield each batch's first number, its events, and its size in bytes."""
         for first, blob in self._read("SELECT first, events FROM bodies ORDER BY first"):
             yield first, self._decode(records.decode_events, blob, f"bodies {first}"), len(blob)
+
+    def kept(self, which: Filter, after: str | None, limit: int) -> Page:
+        """Return a page of what storage keeps."""
+        with self._reading():
+            return self.shelf.page(which, after, limit)
 
     def _read(self, sql: str) -> Iterator[tuple[int, bytes]]:
         with self._reading():

@@ -20,9 +20,12 @@ from eventflow.engine.refs import refs_from
 from eventflow.errors import JournalUnreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from eventflow.engine.embedded.journal import Journal
     from eventflow.engine.embedded.state import State
     from eventflow.event import Event
+    from eventflow.storage.protocol import Kept
 
 
 class Replay:
@@ -37,8 +40,12 @@ class Replay:
         self._bodies: dict[int, Anchor] = {}
         self._keys: list[tuple[float, list[bytes], list[str]]] = []
 
-    def into(self, state: State) -> None:
+    def into(self, state: State, kept: Iterable[Kept]) -> None:
         """Read the journal into an empty state.
+
+        Args:
+            state: What to fill.
+            kept: Whose ids are known as accepted as well: what storage holds of common.
 
         Raises:
             JournalUnreadable: a record can't be read, or an event that is needed is missing.
@@ -53,6 +60,9 @@ class Replay:
             self.rows.append(row)
             for record in records:
                 self._fold(record, row)
+        for one in kept:
+            delivery = one.delivery
+            self._keys.append((delivery.accepted_at, [delivery.event.key_bytes], [delivery.ref]))
         self._fill(state)
 
     def _fold(self, record: Record, row: Anchor) -> None:

@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 
 from eventflow.errors import ConfigError
-from eventflow.sinks.smtp import body
-from eventflow.sinks.smtp.body import BodyError, compile_body
+from eventflow.sinks.smtp.body import compile_body
+from eventflow.sinks.smtp.sandbox import STEPS_MAX, BodyError
+
+DOUBLED = (
+    "{% set all = namespace(one='x') %}{% for n in range(30) %}{% set all.one = ? %}{% endfor %}"
+    "{{ all.one }}"
+)
+"""A name that is given twice what it holds, thirty times: a thousand million at the end."""
 
 
 def render(text: str, /, *, html: bool = False, **data: Any) -> str:
@@ -97,6 +103,24 @@ def test_it_reaches_nothing_else(text: str) -> None:
         "{% for n in event.data.list %}{% for m in event.data.list %}{% endfor %}{% endfor %}",
         "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
         "{% for n in range(99) %}{{ event.data.wide }}{% endfor %}",
+        DOUBLED.replace("?", "all.one ~ all.one"),
+        DOUBLED.replace("?", "all.one + all.one"),
+        DOUBLED.replace("?", "[all.one, all.one]"),
+        DOUBLED.replace("?", "[all.one, all.one]").replace("}}", "| tojson }}"),
+        DOUBLED.replace("?", "(all.one, all.one)").replace("}}", "| string }}"),
+        "{{ ([event.data.wide] * 9_000) | join | length }}",
+        "{{ event.data.wide.join([event.data.wide] * 9_000) | length }}",
+        "{{ event.data.list | join(event.data.wide) | length }}",
+        "{{ event.data.wide | replace('x', event.data.wide) | length }}",
+        "{{ event.data.wide.replace('x', event.data.wide) | length }}",
+        "{{ event.data.lines | indent(event.data.wide) | length }}",
+        "{{ event.data.wide * 9_999 }}",
+        "{{ '%0100000000d' | format(1) }}",
+        "{{ '%*d' | format(event.data.large, 1) }}",
+        "{{ '{:>100000000}'.format(1) }}",
+        "{{ '{:>{}}'['format'](1, event.data.large) }}",
+        "{{ event.data.wide.translate({120: event.data.wide}) | length }}",
+        "{{ [1] | tojson(event.data.large) }}",
     ],
 )
 def test_it_makes_no_bomb(text: str) -> None:
@@ -107,6 +131,7 @@ def test_it_makes_no_bomb(text: str) -> None:
         "text": "abc",
         "list": [0] * 2_000,
         "wide": "x" * 20_000,
+        "lines": "\n" * 20_000,
     }
     with pytest.raises(BodyError):
         render(text, **data)
@@ -120,9 +145,25 @@ def test_an_ordinary_table_is_far_from_the_bounds() -> None:
     assert render(text, rows=rows).count("\n") == 5_000
 
 
+@pytest.mark.parametrize("html", [False, True])
+def test_what_is_counted_is_computed_as_ever(*, html: bool) -> None:
+    text = (
+        "{{ event.data.id | center(9) }}|{{ 1_000_000 + event.data.id }}|"
+        "{{ 'a' ~ event.data.id ~ '<' }}|{{ event.data.tags | join(', ') }}|"
+        "{{ 'a-b'.replace('-', '+') }}|{{ '%05.1f' | format(2) }}|"
+        "{{ [1] + [2] }}|{{ 'ab' * 2 }}|{{ 7 % 4 }}|{{ event.data.tags | map('upper') | join }}|"
+        "{{ 'x\ny' | indent(2) }}|{{ ', '.join(event.data.tags) }}|{{ 10_000_000 * 2 }}"
+    )
+    expected = "  123456 |1123456|a123456<|a, b|a+b|002.0|[1, 2]|abab|3|AB|x\n  y|a, b|20000000"
+
+    assert render(text, html=html, id=123_456, tags=["a", "b"]) == (
+        expected.replace("<", "&lt;") if html else expected
+    )
+
+
 def test_each_rendering_is_counted_by_itself() -> None:
-    compiled = compile_body("{% for n in range(600_000) %}{% endfor %}")
-    assert body.STEPS_MAX == 1_000_000
+    compiled = compile_body("{% for n in range(150_000) %}{% endfor %}")
+    assert STEPS_MAX < 300_000
     for _ in range(3):
         assert compiled.render({}) == ""
 

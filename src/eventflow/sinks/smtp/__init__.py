@@ -1,7 +1,8 @@
 """The `smtp` sink: each event is a mail.
 
 mail         from event and settings to the mail, the same one at every attempt
-body         the Jinja2 sandbox of its bodies
+body         its bodies: Jinja2
+sandbox      what bounds them
 connections  connections to the server, kept open between mails
 sink         sends it, and says what the server's answer means
 """

@@ -26,7 +26,8 @@ import msgspec
 from eventflow.errors import ConfigError, EventFlowError
 from eventflow.policy.expression import Expression, Names, delivery_values, event_values
 from eventflow.policy.template import Template, compile_template
-from eventflow.sinks.smtp.body import BodyError, compile_body
+from eventflow.sinks.smtp.body import compile_body
+from eventflow.sinks.smtp.sandbox import BodyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

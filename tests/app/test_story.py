@@ -88,6 +88,14 @@ def test_acts_name_who_and_why() -> None:
     assert sentence(row) == "Discarded by ada"
 
 
+def test_what_was_parked_at_the_door_says_why() -> None:
+    numbers = {"queued": 90, "running": 10, "capacity": 100}
+    row = {"what": "delivery.common_full", "topic": "common", "to": "parked", "because": numbers}
+    assert sentence(row) == (
+        "The common queue was full when it came (90 queued, 10 running of 100); parked in storage"
+    )
+
+
 @pytest.mark.parametrize("row", sorted(set(Row) - SILENT))
 def test_every_row_has_words_of_its_own(row: Row) -> None:
     """Even where a row of the trail holds less than it should, nothing fails."""

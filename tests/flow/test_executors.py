@@ -293,7 +293,7 @@ class TestProcesses:
 
     async def test_have_time_to_start(self, theirs: ModuleType) -> None:
         """A run's time begins when a process has taken it."""
-        handler = Handler.of_function(theirs.later, executor="process", timeout_s=0.02)
+        handler = Handler.of_function(theirs.later, executor="process", timeout_s=0.1)
         runner = Runner(handler, "email", 1, SystemClock(), Metrics())
 
         assert isinstance(await _run(runner), Postponed)

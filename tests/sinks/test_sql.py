@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventflow.config import Column, SqlSinkSettings
+from eventflow.app.build import topics_of
+from eventflow.config import Column, SqlSinkSettings, parse
 from eventflow.config.secret import Secret
 from eventflow.delivery import Delivery
 from eventflow.errors import ConfigError
@@ -374,3 +375,20 @@ class TestTheSettings:
             "sink.columns.b",
             "sink.columns.c",
         ]
+
+
+def test_batches_do_not_wait_for_each_other(file: Path) -> None:
+    """SQLite lets one write: sixteen that do would each time out behind the others' work."""
+    settings = parse(
+        f"""
+        [topics.db]
+        match = "**"
+        concurrency = 16
+        sink = {{ type = "sql", url = "sqlite:///{file}", table = "users", columns = {{}} }}
+        """,
+        name="",
+        environ={},
+    )
+    ((topic,), _) = topics_of(settings, {})
+
+    assert topic.concurrency == 1

@@ -74,7 +74,7 @@ def topics_of(
                 one.name,
                 policy_of(one),
                 handler,
-                concurrency=one.concurrency,
+                concurrency=min(one.concurrency, handler.at_once or one.concurrency),
                 capacity=one.capacity,
                 lane_capacity=one.retry.capacity,
             )

@@ -123,6 +123,14 @@ def _rounds(row: Mapping[str, Any]) -> str:
     return f"{_retry(row)}; round {_of(_because(row), 'rounds', 'max_rounds')} is used up"
 
 
+def _door(row: Mapping[str, Any]) -> str:
+    numbers = _because(row)
+    return (
+        f"the common queue was full when it came ({numbers.get('queued')} queued, "
+        f"{numbers.get('running')} running of {numbers.get('capacity')})"
+    )
+
+
 def _full(row: Mapping[str, Any]) -> str:
     numbers = _because(row)
     return (
@@ -178,6 +186,7 @@ def _by(verb: str) -> Callable[[Mapping[str, Any]], str]:
 
 _ENDED = {"node_died", "discarded", "replaced"}
 _TELL: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "common_full": _door,
     "unroutable": lambda _: "no route takes it",
     "topic_full": _full,
     "still_full": _full,

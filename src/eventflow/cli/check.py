@@ -34,10 +34,7 @@ def command(
     /,
 ) -> int:
     """Check a configuration; ConfigError tells what is wrong."""
-    settings = load(path_of(config), environ=os.environ)
-    problems = [*_problems(settings)]
-    if problems:
-        raise ConfigError(problems)
+    settings = checked(load(path_of(config), environ=os.environ))
     out = [f"warning: {warning}" for warning in settings.warnings]
     out.append(f"engine   {settings.engine.url}, durability {settings.engine.durability}")
     out.append(f"server   http://{settings.server.host}:{settings.server.port}")
@@ -49,6 +46,18 @@ def command(
     out.append("The configuration can be used.")
     sys.stdout.write("\n".join(out) + "\n")
     return 0
+
+
+def checked(settings: Settings) -> Settings:
+    """Return settings that a node can be built of.
+
+    Raises:
+        ConfigError: it can't; all that is wrong at once.
+    """
+    problems = [*_problems(settings)]
+    if problems:
+        raise ConfigError(problems)
+    return settings
 
 
 def _problems(settings: Settings) -> Iterator[str]:

@@ -17,6 +17,7 @@ from eventflow.cli import (
     check,
     completion,
     deliveries,
+    doctor,
     event,
     export,
     init,
@@ -61,7 +62,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     *deliveries.COMMANDS,
     *event.COMMANDS,
     *acts.COMMANDS,
-    *map(of_module, (export, audit, backup)),
+    *map(of_module, (export, audit, backup, doctor)),
     completion.of(lambda: commands()),  # noqa: PLW0108  # it is defined below
 )
 """In the order in which the help shows them."""

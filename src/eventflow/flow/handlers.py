@@ -108,6 +108,8 @@ class Handler:
     """Seconds that one run may last."""
     batch: Batch | None = None
     """It takes a list; None: one event at a time."""
+    at_once: int | None = None
+    """Runs at the same time at most, whatever the topic says; None: as it says."""
 
     @classmethod
     def of_function(
@@ -167,6 +169,7 @@ class Handler:
             wants_delivery=True,
             timeout_s=timeout_s,
             batch=batch,
+            at_once=sink.at_once,
         )
 
     @property

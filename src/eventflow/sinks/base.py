@@ -41,6 +41,9 @@ class Sink(Protocol):
 class BatchSink(Protocol):
     """Delivers several events at once to one place; it blocks, so it runs in threads."""
 
+    at_once: int
+    """How many batches it can deliver at the same time; more would only wait for each other."""
+
     async def start(self) -> None:
         """As a `Sink`'s."""
         ...

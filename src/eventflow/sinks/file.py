@@ -56,6 +56,7 @@ class FileSink:
         self._settings = settings
         self._path = settings.path.absolute()
         self._clock = SystemClock() if clock is None else clock
+        self.at_once = 1
         self._writing = threading.Lock()
         self._file: int | None = None
 

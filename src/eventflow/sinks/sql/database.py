@@ -11,7 +11,6 @@ The dialects differ in nothing else: what SQLAlchemy evens out is not told apart
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +19,6 @@ from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy.dialects import postgresql, sqlite
-
-from eventflow.sinks.sql.faults import DatabaseGone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +55,6 @@ class Database:
 
     def __init__(self, url: URL, *, concurrency: int, create: bool) -> None:
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        self._writing = threading.Lock()
         if self.is_sqlite:
             self.engine: Engine = _file(url, create=create)
         else:
@@ -67,25 +63,6 @@ class Database:
     def insert(self, table: Table) -> Any:
         """Return an INSERT that may say ON CONFLICT."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
-
-    @contextmanager
-    def connection(self, deadline: Deadline) -> Iterator[Connection]:
-        """Give a connection, for as many transactions as a batch needs.
-
-        Raises:
-            DatabaseGone: other batches write, and did not end in time.
-        """
-        if not self.is_sqlite:
-            with self.engine.connect() as connection:
-                yield connection
-            return
-        if not self._writing.acquire(timeout=deadline.left_s):
-            raise DatabaseGone("another batch of this topic was being written all the time")
-        try:
-            with self.engine.connect() as connection:
-                yield connection
-        finally:
-            self._writing.release()
 
     @contextmanager
     def transaction(self, connection: Connection, deadline: Deadline) -> Iterator[None]:

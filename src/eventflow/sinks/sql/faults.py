@@ -59,13 +59,9 @@ class DataError(Exception):
     """A value that the database's driver could not take. Named as drivers name it (PEP 249)."""
 
 
-class DatabaseGone(Exception):
-    """The database could not be had in time: other batches were writing."""
-
-
 def is_of_the_batch(error: Exception) -> bool:
     """Return whether an error would meet any row, so that none needs to be looked for."""
-    if isinstance(error, TableMismatch | DatabaseGone):
+    if isinstance(error, TableMismatch):
         return True
     if isinstance(error, exc.TimeoutError):  # no connection of the pool was free
         return True

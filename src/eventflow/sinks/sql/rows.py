@@ -21,13 +21,17 @@ from eventflow.policy.expression import Expression, ExpressionError, Names, comp
 from eventflow.policy.template import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from eventflow.config import SqlSinkSettings
     from eventflow.delivery import Delivery
     from eventflow.event import Event
 
 Row = tuple[Any, ...]
+
+
+_PLAINEST = {f"event.{name}": name for name in ("key", "id", "source", "type")}
+"""Attributes that every event has, as they are written."""
 
 
 class Form(Enum):
@@ -58,7 +62,7 @@ class Mapping:
         """The expressions as they were written."""
         self.key = tuple(self.columns.index(name) for name in settings.key)
         """The places of the columns that tell rows apart."""
-        self._expressions = _compiled(values)
+        self._reads = tuple(map(_reader, _compiled(values)))
         self._typed = typed
 
     def row(self, event: Event, delivery: Delivery, forms: Sequence[Form]) -> Row:
@@ -74,8 +78,8 @@ class Mapping:
         """
         names = Names(event, delivery)
         found = []
-        for place, expression in enumerate(self._expressions):
-            value = expression.value(names)
+        for place, read in enumerate(self._reads):
+            value = read(event, names)
             if value is None and place in self.key:
                 column = self.columns[place]
                 raise ExpressionError(
@@ -101,6 +105,14 @@ def written(value: Any, form: Form, *, typed: bool) -> Any:
     if isinstance(value, bytes | str) or (typed and isinstance(value, int | float)):
         return value
     return text_of(value)
+
+
+def _reader(expression: Expression) -> Callable[[Event, Names], Any]:
+    """Return what computes an expression; the plainest ones, met in every table, without CEL."""
+    attribute = _PLAINEST.get(expression.text)
+    if attribute is None:
+        return lambda _, names: expression.value(names)
+    return lambda event, _: getattr(event, attribute)
 
 
 def _array(values: list[Any]) -> str:

@@ -59,6 +59,7 @@ class SqlSink:
                 ["sink.url: expected a URL as SQLAlchemy writes it, got one that can't be read"]
             ) from None
         self._database = Database(url, concurrency=concurrency, create=settings.create)
+        self.at_once = 1 if self._database.is_sqlite else concurrency
         self._mapping = Mapping(settings, typed=self._database.is_sqlite)
 
     async def start(self) -> None:
@@ -72,7 +73,7 @@ class SqlSink:
         ended: dict[int, SinkError | None] = {}
         missed = None
         try:
-            with self._database.connection(deadline) as connection:
+            with self._database.engine.connect() as connection:
                 target = self._found(connection, deadline)
                 rows = self._rows(events, deliveries, target, ended)
                 self._write(connection, target, rows, ended, deadline)

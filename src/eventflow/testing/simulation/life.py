@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 from dataclasses import replace
@@ -350,7 +351,9 @@ class Life:
             self._walk_due = asyncio.Event()
             self._walk_at = self._day.trace.steps + WALK_EVERY
             await self._walk_due.wait()
-            await self._hold_counts()
+            # On a full disk nothing can be read either; the next walk comes soon enough.
+            with contextlib.suppress(EngineUnavailable, StorageUnavailable):
+                await self._hold_counts()
 
     async def _hold_counts(self) -> None:
         day, engine = self._day, self._watched

@@ -289,13 +289,13 @@ class TestATable:
         ]
 
     def test_is_made_by_one_of_several_nodes(self, database: Database) -> None:
-        sinks = [sink_on(database.url, create=True) for _ in range(8)]
+        sinks = [sink_on(database.url, create=True) for _ in range(16)]
         said = at_once(
             *(lambda n=n, sink=sink: deliver(sink, event(n)) for n, sink in enumerate(sinks))
         )
 
-        assert said == [[None]] * 8
-        assert database.execute("SELECT count(*) FROM users") == [(8,)]
+        assert said == [[None]] * 16
+        assert database.execute("SELECT count(*) FROM users") == [(16,)]
 
     def test_that_is_missing_is_waited_for(self, database: Database) -> None:
         sink = sink_on(database.url)

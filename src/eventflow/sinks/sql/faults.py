@@ -51,6 +51,13 @@ _OF_A_VALUE = (OverflowError, UnicodeError, ValueError, TypeError)
 """What drivers raise of a value before a statement is run."""
 
 
+_THERE_ALREADY = (
+    "42P07",  # the table
+    "42710",  # its row type
+    "23505",  # the same, seen by an index of the catalogue
+)
+
+
 class TableMismatch(Exception):
     """The table is not as the sink's settings have it. Worth another try: it can be altered."""
 
@@ -75,6 +82,11 @@ def is_of_the_batch(error: Exception) -> bool:
     if state is None:  # it did not come from the server
         return "OperationalError" in _names(cause) or "InterfaceError" in _names(cause)
     return str(state).startswith(_OF_THE_BATCH)
+
+
+def is_there_already(error: Exception) -> bool:
+    """Return whether what was to be made is there: PostgreSQL's IF NOT EXISTS looks too early."""
+    return getattr(_cause(error), "sqlstate", None) in _THERE_ALREADY
 
 
 def failure(error: Exception) -> SinkError:

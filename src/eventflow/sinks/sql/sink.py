@@ -8,7 +8,6 @@ half written by itself, until the row stands alone: with 500 rows nine times.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy import exc, make_url
@@ -17,7 +16,7 @@ from eventflow.errors import ConfigError
 from eventflow.policy.expression import ExpressionError
 from eventflow.sinks.sql import table
 from eventflow.sinks.sql.database import Database, Deadline
-from eventflow.sinks.sql.faults import failure, is_of_the_batch
+from eventflow.sinks.sql.faults import failure, is_of_the_batch, is_there_already
 from eventflow.sinks.sql.rows import Mapping
 
 if TYPE_CHECKING:
@@ -91,16 +90,20 @@ class SqlSink:
             return target
         with self._looking:
             if self._settings.create:
-                # What another node made at the same moment is found below.
-                with (
-                    suppress(exc.IntegrityError),
-                    self._database.transaction(connection, deadline),
-                ):
-                    table.make(connection, self._settings, self._mapping)
+                self._make(connection, deadline)
             with self._database.transaction(connection, deadline):
                 target = table.found(connection, self._database, self._settings, self._mapping)
         self._target = target
         return target
+
+    def _make(self, connection: Connection, deadline: Deadline) -> None:
+        """Make the table; what another node makes at the same moment is as good."""
+        try:
+            with self._database.transaction(connection, deadline):
+                table.make(connection, self._settings, self._mapping)
+        except exc.DBAPIError as error:
+            if not is_there_already(error):
+                raise
 
     def _rows(
         self,

@@ -351,6 +351,14 @@ FAULTS = {
         sql('url = "sqlite:///./eventflow.db"'),
         f"{FILE}: [topics.db.sink] url: expected a file of its own, got that of [engine] url",
     ),
+    "the engine's own file, for lines": Fault(
+        """
+        [topics.log]
+        match = "**"
+        sink = { type = "file", path = "./eventflow.db" }
+        """,
+        f"{FILE}: [topics.log.sink] path: expected a file of its own, got that of [engine] url",
+    ),
     "a key that is not written": Fault(
         sql('columns = { email = "event.data.email" }\nkey = ["emial"]'),
         (

@@ -56,6 +56,12 @@ def test_an_expression_that_is_no_cel_is_told_with_its_place() -> None:
     )
 
 
+def test_options_that_would_be_passed_over_are_refused() -> None:
+    assert problems("sqlite:///shop.db?timeout=5") == (
+        "[topics.db.sink] url: expected a path without options, got some behind a ?",
+    )
+
+
 def test_a_url_that_cannot_be_read_is_not_repeated() -> None:
     assert problems("postgresql://me:secret@host:port/shop") == (
         "[topics.db.sink] url: expected a URL as SQLAlchemy writes it, got one that can't be read",

@@ -307,6 +307,35 @@ class TestATable:
         database.execute("CREATE UNIQUE INDEX ON users (event_key)")
         assert failures(sink, event(1), event(2)) == [None] * 2
 
+    @pytest.mark.filterwarnings(
+        "ignore:Did not recognize type"
+    )  # as the sink does; pytest undoes it
+    def test_may_hold_what_is_not_written_to(self, database: Database) -> None:
+        """A type of the user's own, an index of an expression."""
+        database.execute("CREATE TYPE point3 AS (x int, y int, z int)")
+        database.execute(
+            "CREATE TABLE users (event_key text PRIMARY KEY, email text, place point3)"
+        )
+        database.execute("CREATE UNIQUE INDEX ON users (lower(email))")
+
+        assert failures(sink_on(database.url), event(1)) == [None]
+
+    def test_whose_index_is_not_of_all_rows(self, database: Database) -> None:
+        database.execute("CREATE TABLE users (event_key text, email text)")
+        database.execute("CREATE UNIQUE INDEX ON users (event_key) WHERE email != ''")
+
+        assert failures(sink_on(database.url), event(1)) == [("TableMismatch", False)]
+
+    def test_with_a_column_that_nobody_may_write_to(self, database: Database) -> None:
+        """The same for every row, so no row is looked for."""
+        database.execute(
+            "CREATE TABLE users (event_key text PRIMARY KEY,"
+            " email text GENERATED ALWAYS AS (upper(event_key)) STORED)"
+        )
+        sink = sink_on(database.url)
+
+        assert failures(sink, event(1), event(2)) == [("GeneratedAlways", False)] * 2
+
     def test_that_loses_a_column_meanwhile(self, users: Database) -> None:
         sink = sink_on(users.url)
         deliver(sink, event(1))

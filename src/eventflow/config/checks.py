@@ -228,12 +228,13 @@ def _own_file(subject: Subject, topic: Draft) -> Iterator[str]:
     if not isinstance(sink, Draft) or not engine:
         return
     url = sink.get("url")
-    if not isinstance(url, Secret):
-        return
-    _, is_file, path = url.reveal().partition("sqlite:///")
-    if is_file and _place(f"sqlite:{path}") == _place(engine):
-        where = subject.where(sink, "url")
-        yield f"{where}: expected a file of its own, got that of [engine] url"
+    files = {"path": sink.get("path")}
+    if isinstance(url, Secret):
+        files["url"] = url.reveal().partition("sqlite:///")[2] or None
+    for key, path in files.items():
+        if path is not None and _place(f"sqlite:{path}") == _place(engine):
+            where = subject.where(sink, key)
+            yield f"{where}: expected a file of its own, got that of [engine] url"
 
 
 def _mail_server(subject: Subject, topic: Draft) -> Iterator[str]:

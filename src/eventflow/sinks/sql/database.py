@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import warnings
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import sqlalchemy
+from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine, Table
     from sqlalchemy.engine import URL
+
+# Of tables that are looked at: columns of types, and indexes, that the sink does not write to.
+warnings.filterwarnings("ignore", "Did not recognize type|Skipped unsupported", exc.SAWarning)
 
 LEAST_WAIT_S = 0.001
 """A wait of 0 would be none at all to SQLite, and one without an end to PostgreSQL."""
@@ -51,14 +57,15 @@ class Database:
         url: As in the settings.
         concurrency: Batches at the same time, at most.
         create: Whether an SQLite file may be made that is not there.
+        wait_s: How long to wait for a connection.
     """
 
-    def __init__(self, url: URL, *, concurrency: int, create: bool) -> None:
+    def __init__(self, url: URL, *, concurrency: int, create: bool, wait_s: float) -> None:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.engine: Engine = _file(url, create=create)
         else:
-            self.engine = _server(url, concurrency)
+            self.engine = _server(url, concurrency, wait_s)
 
     def insert(self, table: Table) -> Any:
         """Return an INSERT that may say ON CONFLICT."""
@@ -96,14 +103,15 @@ def _file(url: URL, *, create: bool) -> Engine:
     )
 
 
-def _server(url: URL, concurrency: int) -> Engine:
+def _server(url: URL, concurrency: int, wait_s: float) -> Engine:
     import psycopg  # noqa: F401, PLC0415  # said at the start if it is missing, not by each batch
 
-    given = {**_KEEPALIVE, "connect_timeout": 10, "application_name": "eventflow"}
+    given = {**_KEEPALIVE, "connect_timeout": ceil(wait_s), "application_name": "eventflow"}
     return sqlalchemy.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=concurrency,
         max_overflow=0,
+        pool_timeout=wait_s,
         pool_pre_ping=True,
         connect_args={name: value for name, value in given.items() if name not in url.query},
         hide_parameters=True,

@@ -37,12 +37,12 @@ _OF_THE_BATCH = (
     "58",  # system error
     "3D",  # no such database
     "3F",  # no such schema
-    "42P01",  # no such table
-    "42703",  # no such column
-    "42P10",  # no unique index for ON CONFLICT
-    "42501",  # no rights
+    "42",  # no such table, column or unique index, no rights
 )
 """SQLSTATEs of PostgreSQL, or their beginnings (its manual, appendix A)."""
+
+_OF_A_ROW = "42804"
+"""A type that its column does not take: bytes among texts."""
 
 _ROW_IS_WRONG = ("54",)
 """A program limit, such as a value too long for its index: an OperationalError that stays."""
@@ -81,7 +81,7 @@ def is_of_the_batch(error: Exception) -> bool:
     state = getattr(cause, "sqlstate", None)
     if state is None:  # it did not come from the server
         return "OperationalError" in _names(cause) or "InterfaceError" in _names(cause)
-    return str(state).startswith(_OF_THE_BATCH)
+    return state != _OF_A_ROW and str(state).startswith(_OF_THE_BATCH)
 
 
 def is_there_already(error: Exception) -> bool:

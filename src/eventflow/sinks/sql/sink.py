@@ -57,7 +57,11 @@ class SqlSink:
             raise ConfigError(
                 ["sink.url: expected a URL as SQLAlchemy writes it, got one that can't be read"]
             ) from None
-        self._database = Database(url, concurrency=concurrency, create=settings.create)
+        if url.query and url.get_backend_name() == "sqlite":
+            raise ConfigError(["sink.url: expected a path without options, got some behind a ?"])
+        self._database = Database(
+            url, concurrency=concurrency, create=settings.create, wait_s=self._wait_s
+        )
         self.at_once = 1 if self._database.is_sqlite else concurrency
         self._mapping = Mapping(settings, typed=self._database.is_sqlite)
 

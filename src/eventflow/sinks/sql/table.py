@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Executable
     from sqlalchemy.engine import Inspector
+    from sqlalchemy.engine.interfaces import ReflectedIndex
 
     from eventflow.config import SqlSinkSettings
     from eventflow.sinks.sql.database import Database
@@ -139,7 +140,7 @@ def _check_key(
         inspector.get_pk_constraint(name, schema)["constrained_columns"]
     ]
     unique += [one["column_names"] for one in inspector.get_unique_constraints(name, schema)]
-    unique += [one["column_names"] for one in inspector.get_indexes(name, schema) if one["unique"]]
+    unique += [one["column_names"] for one in inspector.get_indexes(name, schema) if _whole(one)]
     wanted = {column.lower() for column in settings.key}
     if any(wanted == {str(column).lower() for column in columns} for columns in unique):
         return
@@ -148,6 +149,12 @@ def _check_key(
         f"table {settings.table!r} has no primary key or unique index of ({key}), so that a row "
         f"would be written again. Make one: CREATE UNIQUE INDEX ON {settings.table} ({key})"
     )
+
+
+def _whole(index: ReflectedIndex) -> bool:
+    """Return whether an index is unique for all rows, and not for those that fit a condition."""
+    options = index.get("dialect_options", {})
+    return index["unique"] and not any(name.endswith("_where") for name in options)
 
 
 def _statement(database: Database, table: Table, settings: SqlSinkSettings) -> Executable:

@@ -129,6 +129,19 @@ class Server:
             self._process = None
 
     @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it and its children stand still, as behind a network that swallows everything."""
+        assert self._process is not None
+        whole = [self._process.pid, *_children(self._process.pid)]
+        for pid in whole:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in whole:
+                os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
     def database(self) -> Iterator[Database]:
         """Make an empty database, dropped on leaving."""
         name = f"test_{next(_numbers)}"
@@ -188,6 +201,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed]
 
 
 # PostgreSQL refuses to run as root; `nobody` is on every machine, and owns nothing there.

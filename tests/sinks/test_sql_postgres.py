@@ -457,8 +457,14 @@ def locked(_: Server, database: Database) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def frozen(server: Server, _: Database) -> Iterator[None]:
+    with server.frozen():
+        yield
+
+
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("trouble", [stopped, killed, locked])
+@pytest.mark.parametrize("trouble", [stopped, killed, locked, frozen])
 async def test_an_outage_of_ten_seconds_kills_nothing(
     trouble: Callable[[Server, Database], Any],
 ) -> None:

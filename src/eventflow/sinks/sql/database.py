@@ -14,7 +14,6 @@ import sqlite3
 import time
 import warnings
 from contextlib import contextmanager
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -106,7 +105,7 @@ def _file(url: URL, *, create: bool) -> Engine:
 def _server(url: URL, concurrency: int, wait_s: float) -> Engine:
     import psycopg  # noqa: F401, PLC0415  # said at the start if it is missing, not by each batch
 
-    given = {**_KEEPALIVE, "connect_timeout": ceil(wait_s), "application_name": "eventflow"}
+    given = {**_KEEPALIVE, "connect_timeout": max(2, int(wait_s)), "application_name": "eventflow"}
     return sqlalchemy.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=concurrency,

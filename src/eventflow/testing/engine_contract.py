@@ -259,6 +259,23 @@ class Durability(DurableBench):
 
         assert [one.tally.crashes for one in await walk(engine, topic("a"))] == [1, 0]
 
+    async def test_g5_what_nobody_took_counts_no_crash(self, engine: Engine) -> None:
+        """Whoever asked went away while the start was being recorded."""
+        await bring(engine, "a", *events(6))
+        engine = await self.crash(engine)
+        for turns in range(1, 7):
+            asking = asyncio.ensure_future(engine.lease(topic("a"), limit=1, wait_s=0))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            (answer,) = await asyncio.gather(asking, return_exceptions=True)
+            if not isinstance(answer, BaseException):
+                await engine.settle([Settle(one, (RELEASED,)) for one in answer])
+        await self.let_pass(0.1)
+        engine = await self.crash(engine)
+
+        assert [one.tally for one in await walk(engine, topic("a"))] == [CLEAN] * 6
+
     async def test_g5_what_was_started_and_given_back_counts_no_crash(self, engine: Engine) -> None:
         one = await bring_one(engine, "a")
         await engine.start([one])

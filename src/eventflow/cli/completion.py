@@ -28,7 +28,9 @@ def of(app: Callable[[], App]) -> Command:
         shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="bash, zsh or fish")], /
     ) -> int:
         """Print the script."""
-        sys.stdout.write(app().generate_completion(prog_name="eventflow", shell=shell))
+        script = app().generate_completion(prog_name="eventflow", shell=shell)
+        # Where it knows nothing, bash shall go on with names of files: CONFIG and FILE are some.
+        sys.stdout.write(script.replace("complete -F ", "complete -o default -F "))
         return DONE
 
     return Command(

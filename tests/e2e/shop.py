@@ -165,13 +165,13 @@ class Shop:
     def settled(self) -> dict[str, Any]:
         """Wait until nothing is queued, running or retrying; return the ledger."""
         until = time.monotonic() + 60
-        while time.monotonic() < until:
+        moving = ("queued", "running", "retrying")
+        while True:
             stats: dict[str, Any] = self.asked("stats")
-            moving = ("queued", "running", "retrying")
             if not any(topic[state] for topic in stats["topics"].values() for state in moving):
                 return stats
+            assert time.monotonic() < until, f"it does not settle: {stats}"
             time.sleep(0.1)
-        raise AssertionError(f"it does not settle: {stats}")
 
 
 def free_port() -> int:

@@ -136,7 +136,8 @@ def imported(name: str, where: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             hint = did_you_mean(part, dir(found))
-            raise ConfigError([f"{where}: module {module_name!r} has no {attribute!r}.{hint}"])
+            wanted = f"expected a name of module {module_name!r}"
+            raise ConfigError([f"{where}: {wanted}, got {attribute!r}.{hint}"])
         found = getattr(found, part)
     return found
 
@@ -155,7 +156,7 @@ def routes_of(settings: Settings) -> Router:
             try:
                 when = compile_expression(route.when)
             except ConfigError as error:
-                problems += [f"[[routes]] {place} when: {problem}" for problem in error.problems]
+                problems += [f"[routes #{place}] when: {problem}" for problem in error.problems]
         routes.append(Route(route.match, route.topics, when))
     if problems:
         raise ConfigError(problems)

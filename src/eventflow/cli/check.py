@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
@@ -34,7 +35,7 @@ def command(
     /,
 ) -> int:
     """Check a configuration; ConfigError tells what is wrong."""
-    settings = checked(load(path_of(config), environ=os.environ))
+    settings = checked(path_of(config))
     out = [f"warning: {warning}" for warning in settings.warnings]
     out.append(f"engine   {settings.engine.url}, durability {settings.engine.durability}")
     out.append(f"server   http://{settings.server.host}:{settings.server.port}")
@@ -48,13 +49,15 @@ def command(
     return 0
 
 
-def checked(settings: Settings) -> Settings:
-    """Return settings that a node can be built of.
+def checked(path: Path | None) -> Settings:
+    """Return the settings of a file that a node can be built of; None: the defaults.
 
     Raises:
-        ConfigError: it can't; all that is wrong at once.
+        ConfigError: there are none, or it can't; all that is wrong at once.
     """
-    problems = [*_problems(settings)]
+    settings = load(path, environ=os.environ)
+    file = "settings" if path is None else str(path)
+    problems = [f"{file}: {problem}" for problem in _problems(settings)]
     if problems:
         raise ConfigError(problems)
     return settings

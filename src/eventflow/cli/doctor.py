@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
@@ -20,7 +19,7 @@ from eventflow.cli.printing import put_json
 from eventflow.cli.serve import path_of
 from eventflow.cli.stop import DONE, FAILED
 from eventflow.cli.which import counted
-from eventflow.config import Settings, load
+from eventflow.config import Settings
 
 NAME: Final = "doctor"
 USAGE: Final = "usage: eventflow doctor [CONFIG] [options]"
@@ -50,7 +49,7 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Print what was found."""
-    settings = checked(load(path_of(config), environ=os.environ))
+    settings = checked(path_of(config))
     found = asyncio.run(_all(settings, thorough=thorough))
     if json:
         put_json({"findings": msgspec.to_builtins(found)})

@@ -23,7 +23,7 @@ from eventflow.event import Event
 from eventflow.flow.failures import outcome_of
 from eventflow.flow.handlers import Handler
 from eventflow.flow.slots import Runner
-from eventflow.policy.outcome import SUCCEEDED, Failed
+from eventflow.policy.outcome import Failed
 from eventflow.sinks import make_sink
 from eventflow.sinks.base import SinkError
 from eventflow.sinks.smtp import SmtpSink, connections
@@ -165,7 +165,11 @@ class TestNoMail:
             ("a@x.org, b@x.org", "Write several as a list"),
             ("a@x.org\r\nBcc: b@x.org", "without line breaks"),
             ("a@x.org\nBcc: b@x.org", "without line breaks"),
-            ("=?utf-8?q?a=0D=0ABcc:_b=40x.org?= <a@x.org>", "cannot contain CR or LF"),
+            ("<b@x.org>é <a@x.org>", "Write several as a list"),
+            ("b@x.org, B <a@x.org>", "Write several as a list"),
+            ("A <a@x\uff1e.org>", "expected one address"),
+            ("A <a@x.org", "expected one address"),
+            ("x" * 65 + "@x.org", "expected one address"),
             ("team: a@x.org, b@x.org;", "Write several as a list"),
             ("", "expected one address"),
             ("nobody", "expected one address"),
@@ -567,8 +571,8 @@ class TestAConnection:
             runner = Runner(handler, "email", 1, ManualClock(), Metrics())
             outcome = await runner.run(0, DELIVERY)
             hanging.set()
-            assert await runner.run(0, DELIVERY) is SUCCEEDED
             await runner.close()
+            await deliver(sink)
 
         assert isinstance(outcome, Failed)
         assert (outcome.cause, outcome.timed_out, outcome.permanent) == ("timeout", True, False)

@@ -1,6 +1,7 @@
 """The `smtp` sink: each event is a mail.
 
 mail         from event and settings to the mail, the same one at every attempt
+address      addresses, read strictly
 body         its bodies: Jinja2
 sandbox      what bounds them
 connections  connections to the server, kept open between mails

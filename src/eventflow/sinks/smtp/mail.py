@@ -14,9 +14,7 @@ import hashlib
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
-from email.errors import HeaderParseError, ObsoleteHeaderDefect
 from email.header import Header
-from email.headerregistry import Address, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,8 @@ import msgspec
 from eventflow.errors import ConfigError, EventFlowError
 from eventflow.policy.expression import Expression, Names, delivery_values, event_values
 from eventflow.policy.template import Template, compile_template
+from eventflow.sinks.smtp import address
+from eventflow.sinks.smtp.address import CRLF
 from eventflow.sinks.smtp.body import compile_body
 from eventflow.sinks.smtp.sandbox import BodyError
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from eventflow.config import SmtpSinkSettings
     from eventflow.delivery import Delivery
     from eventflow.event import Event
+    from eventflow.sinks.smtp.address import Mailbox
     from eventflow.sinks.smtp.body import Body
 
 LINE_MAX = 2_000
@@ -46,8 +47,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOT_IN_BODY = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _LINE_LIMIT = 900
 """What is surely below the 998 characters of a line, with the header's name before it."""
-_CRLF = "\r\n"
-_ADDRESSES = HeaderRegistry()
 # All lines short and ASCII, whatever the server offers: the bytes are the same to every server.
 _PLAIN = SMTP.clone(cte_type="7bit")
 _INTERNATIONAL = SMTPUTF8.clone(cte_type="7bit")
@@ -109,17 +108,16 @@ class Composer:
             raise InvalidMail(
                 "to", f"expected 1 to {RECIPIENTS_MAX} addresses, got {len(recipients)}"
             )
-        addresses = tuple(dict.fromkeys(box.addr_spec for box in recipients))
-        international = not (sender.addr_spec + "".join(addresses)).isascii()
+        addresses = tuple(dict.fromkeys(box.address for box in recipients))
+        international = not (sender.address + "".join(addresses)).isascii()
         message = EmailMessage(policy=_INTERNATIONAL if international else _PLAIN)
-        message["From"] = sender
-        message["To"] = recipients
-        subject = _subject(_one_line("subject", self._subject, names))
+        head = address.write("From", [sender]) + address.write("To", recipients)
+        head += _subject(_one_line("subject", self._subject, names))
         message["Date"] = datetime.fromtimestamp(int(delivery.accepted_at), UTC)
         message["Message-ID"] = f"<{event.key}.{delivery.topic}@{_ascii_domain(sender)}>"
         message["Auto-Submitted"] = "auto-generated"  # no holiday notice in return (RFC 3834)
         self._add_bodies(message, event, delivery)
-        return Mail(sender.addr_spec, addresses, subject + message.as_bytes(), international)
+        return Mail(sender.address, addresses, head + message.as_bytes(), international)
 
     def _add_bodies(self, message: EmailMessage, event: Event, delivery: Delivery) -> None:
         if self._text is None and self._html is None:
@@ -194,7 +192,7 @@ def _checked(key: str, text: str) -> str:
     return text
 
 
-def _mailboxes(key: str, template: Template, names: Names) -> Iterator[Address]:
+def _mailboxes(key: str, template: Template, names: Names) -> Iterator[Mailbox]:
     """Yield the address that a template says; of one that says a list, each of its items."""
     (part,) = template.parts if len(template.parts) == 1 else (None,)
     if key == "to" and isinstance(part, Expression):
@@ -211,45 +209,24 @@ def _mailboxes(key: str, template: Template, names: Names) -> Iterator[Address]:
     yield _mailbox(key, _one_line(key, template, names))
 
 
-def _mailbox(key: str, text: str) -> Address:
+def _mailbox(key: str, text: str) -> Mailbox:
     """Return the one address that `text` is, with a name before it or without."""
     try:
-        header: Any = _ADDRESSES("to", _checked(key, text))  # an AddressHeader, made as it goes
-    except (ValueError, LookupError, HeaderParseError) as error:  # line breaks in encoded words
-        raise InvalidMail(key, f"expected an address, got {text[:80]!r}: {error}") from error
-    faulty = any(not isinstance(defect, ObsoleteHeaderDefect) for defect in header.defects)
-    groups = [group for group in header.groups if group.display_name is not None]
-    if len(header.addresses) != 1 or groups or (faulty and text.isascii()):
-        raise InvalidMail(
-            key,
-            f"expected one address such as ada@example.org, got {text[:80]!r}"
-            + (". Write several as a list" if len(header.addresses) > 1 or groups else ""),
-        )
-    (found,) = header.addresses
-    name = _checked(key, found.display_name)  # an encoded word may have held anything
-    if not found.username or not found.domain or _CONTROL.search(found.addr_spec):
-        raise InvalidMail(key, f"expected an address such as ada@example.org, got {text[:80]!r}")
-    domain = found.domain
-    if found.username.isascii():
-        try:
-            domain = domain.encode("idna").decode() if not domain.isascii() else domain
-        except UnicodeError as error:
-            raise InvalidMail(key, f"expected a domain, got {domain[:80]!r}: {error}") from error
-    return Address(name, found.username, domain)
+        return address.read(_checked(key, text))
+    except ValueError as error:
+        raise InvalidMail(key, str(error)) from error
 
 
 def _subject(text: str) -> bytes:
     """Return the header; `EmailMessage` of some Pythons loses blanks where it folds a long one."""
     plain = text.isascii() and len(text) < _LINE_LIMIT and "=?" not in text
     header = Header(text, "us-ascii" if plain else "utf-8", header_name="Subject")
-    return f"Subject: {header.encode(linesep=_CRLF)}{_CRLF}".encode("ascii")
+    return f"Subject: {header.encode(linesep=CRLF)}{CRLF}".encode("ascii")
 
 
-def _ascii_domain(sender: Address) -> str:
-    try:
-        return sender.domain.encode("idna").decode()
-    except UnicodeError:
-        return "localhost"
+def _ascii_domain(sender: Mailbox) -> str:
+    """Return the domain for a Message-ID. It has been encoded once, so it can be."""
+    return sender.domain if sender.domain.isascii() else sender.domain.encode("idna").decode()
 
 
 def _readable(event: Event, delivery: Delivery) -> str:

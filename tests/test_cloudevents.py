@@ -244,6 +244,17 @@ class TestBinary:
 # ------------------------------------------------------------------ what is wrong, in which words
 
 
+EXAMPLE = "2026-11-24T08:00:00Z"
+NO_TIMES = (
+    "2026-W48-4T08:00:00Z",
+    "2026-11-24T080000Z",
+    "2026-11-24T08:00:00+0100",
+    "2026-11-24T08:00:00",
+    "2026-11-24T08:00:00,5Z",
+)
+"""What `datetime.fromisoformat` reads, and RFC 3339 does not know."""
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -269,6 +280,11 @@ class TestBinary:
                 "time: expected an RFC 3339 time such as 2026-11-24T08:00:00Z, "
                 "got '2026-02-30T08:00:00Z'"
             ),
+        ),
+        *(
+            ({name: text}, f"{name}: expected an RFC 3339 time such as {EXAMPLE}, got '{text}'")
+            for name in ("time", "expirytime", "deliverat")
+            for text in NO_TIMES
         ),
         (
             {"priority": "urgent"},
@@ -438,6 +454,29 @@ def test_data_nested_just_so() -> None:
 )
 def test_many_brackets_are_not_deep(text: bytes) -> None:
     assert not too_deep(text)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"subject": "x" * 1_000},
+        {"time": "2026-11-24T08:00:00." + "0" * 979 + "Z"},
+        {"dataschema": "x" * 1_000},
+        {"tenant": "x" * 994},
+        {"data": b"x" * 1_000},
+    ],
+    ids=["subject", "time", "dataschema", "an extension and its name", "data"],
+)
+def test_every_part_counts_towards_the_size(more: dict[str, Any]) -> None:
+    least = Event(id="1", source="/s", type="t")
+
+    assert Event(id="1", source="/s", type="t", **more).size_bytes == least.size_bytes + 1_000
+
+
+def test_what_an_older_version_let_in_can_still_be_read() -> None:
+    old = from_parts("1", "/s", "t", *[None] * 5, {"expirytime": "2026-W48-2T08:00:00Z"})
+
+    assert old.expires_at == 1_795_507_200
 
 
 # ------------------------------------------------------------------ what holds for any event

@@ -13,6 +13,7 @@ import hashlib
 import re
 import uuid
 from base64 import b32encode
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +25,6 @@ from eventflow.errors import InvalidEvent
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Iterator, Mapping
-    from datetime import datetime
 
     T = TypeVar("T")
 
@@ -222,7 +222,17 @@ class Event(
     def size_bytes(self) -> int:
         """Bytes of data and attributes, roughly: what `memory_limit` and `max_size` count."""
         size = len(self.id) + len(self.source) + len(self.type) + 64
-        return size if self.body is None else size + len(self.body)
+        if self.body is not None:
+            size += len(self.body)
+        if self.time is not None:
+            size += len(self.time)
+        if self.subject is not None:
+            size += len(self.subject)
+        if self.dataschema is not None:
+            size += len(self.dataschema)
+        if self.extensions:
+            size += sum([len(name) + len(str(text)) for name, text in self.extensions.items()])
+        return size
 
     def extension(self, name: str) -> Scalar | None:
         """Return the extension attribute `name`, None where the event has none."""
@@ -245,7 +255,8 @@ class Event(
 
     def _moment(self, name: str) -> float | None:
         text = None if self.extensions is None else self.extensions.get(name)
-        return None if text is None else from_rfc3339(str(text))
+        # Held against RFC 3339 at the door; by an older version's rules, if that one accepted it.
+        return None if text is None else datetime.fromisoformat(str(text)).timestamp()
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return from_parts, msgspec.structs.astuple(self)

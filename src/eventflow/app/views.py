@@ -8,8 +8,8 @@ import msgspec
 
 from eventflow.app.outlook import outlook
 from eventflow.app.story import story
-from eventflow.clock import rfc3339
 from eventflow.telemetry import names
+from eventflow.web.views import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from eventflow.storage.protocol import AuditRow, Kept
     from eventflow.telemetry.metrics import Metrics
     from eventflow.telemetry.names import Metric
-
-
-def moment(at: float | None) -> str | None:
-    """Return a time as text."""
-    return None if at is None else rfc3339(at)
 
 
 def topic_stats(

@@ -544,6 +544,15 @@ class Capacities(EngineBench):
 
         assert engine.depth(COMMON).queued == 4
 
+    async def test_g3_attributes_count_towards_the_memory_limit(self, engine: Engine) -> None:
+        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=10_000))
+        for n in range(4):
+            await engine.accept([event(f"e{n}", subject="s" * 1_000, tenant="t" * 1_000)])
+        with pytest.raises(QueueFull, match="memory_limit"):
+            await engine.accept([event("e4", subject="s" * 1_000, tenant="t" * 1_000)])
+
+        assert engine.depth(COMMON).queued == 4
+
     async def test_g3_past_the_memory_limit_moves_go_on_and_recovery_rests(
         self, engine: Engine
     ) -> None:

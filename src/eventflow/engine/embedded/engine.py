@@ -228,7 +228,7 @@ class EmbeddedEngine:
         ):
             raise QueueFull(COMMON, common.capacity, retry_after_s=1.0)
         size = OVERHEAD_BYTES * count
-        size += sum(len(event.body) for event in events if event.body is not None)
+        size += sum([event.size_bytes for event in events])
         limit = self.state.plan.memory_limit_bytes
         if self.state.memory_bytes + self.state.memory_reserved + size > limit:
             raise QueueFull(

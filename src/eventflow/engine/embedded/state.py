@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from eventflow.engine.embedded.queues import Anchor, Entry
 
-OVERHEAD_BYTES = 200
-"""Of an event beside its data, towards the memory limit."""
+OVERHEAD_BYTES = 136
+"""Of an event beside its own size, towards the memory limit."""
 
 
 class Tallies:
@@ -136,5 +136,4 @@ class State:
 
 def weight(entry: Entry) -> int:
     """Return the bytes that an entry counts towards the memory limit."""
-    body = entry.delivery.event.body
-    return OVERHEAD_BYTES if body is None else OVERHEAD_BYTES + len(body)
+    return OVERHEAD_BYTES + entry.delivery.event.size_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from base64 import b64encode
 from contextlib import asynccontextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -180,6 +181,22 @@ async def test_a_server_that_hangs_up_is_tried_again(stage: str) -> None:
 
     assert not failed.permanent
     assert failed.error.startswith(f"127.0.0.1:{server.port}: ")
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+async def test_a_command_that_is_repeated_says_no_password(mechanism: str) -> None:
+    """What is said of a failed attempt is shown to whoever may read deliveries."""
+    password = "ses  ame"
+    spelt = [b64encode(text.encode()).decode() for text in (password, f"\0shop\0{password}")]
+    said = f"500 what is {spelt[0]}, {spelt[1]}, {password}?"
+    ehlo = f"250-mail.test\r\n250 AUTH {mechanism}"
+    async with (
+        Scripted(auth=said, ehlo=ehlo).serving() as server,
+        opened(server.port, password=Secret(password)) as sink,
+    ):
+        failed = await failure(sink)
+
+    assert failed.error.endswith("before a mail began: what is ***, ***, ***?")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 from aiosmtplib import SMTP, SMTPException, SMTPRecipientRefused, SMTPResponseException
@@ -55,6 +56,8 @@ class SmtpSink:
         self._composer = Composer(settings)
         self._tls = _tls_context(settings)
         self._server = f"{settings.host}:{settings.port}"
+        self._unsaid = _spellings(settings)
+        """What no server should say, and some do: of the command that they don't understand."""
         self._own_name: str | None = None
         self._concurrency = concurrency
         self._connections: Connections | None = None
@@ -155,10 +158,9 @@ class SmtpSink:
         return self._failed(name, str(error) or name)
 
     def _failed(self, cause: str, message: str, *, permanent: bool = False) -> Failed:
+        for said in self._unsaid:
+            message = message.replace(said, MASK)
         text = f"{self._server}: {' '.join(message.split())}"
-        password = self._settings.password
-        if password is not None and password.reveal():
-            text = text.replace(password.reveal(), MASK)  # no server should say it
         return Failed(
             cause,
             text[:_ERROR_MAX],
@@ -217,6 +219,16 @@ def _tls_context(settings: SmtpSinkSettings) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _spellings(settings: SmtpSinkSettings) -> list[str]:
+    """Return the password as it goes over the wire (AUTH PLAIN, AUTH LOGIN) and as it is."""
+    if settings.password is None or not settings.password.reveal():
+        return []
+    password = settings.password.reveal()
+    plain = f"\0{settings.username}\0{password}"
+    # The longest first: the second may be the end of the first.
+    return [*(b64encode(text.encode()).decode() for text in (plain, password)), password]
 
 
 def _own_name() -> str:

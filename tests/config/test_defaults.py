@@ -45,6 +45,7 @@ TOP: dict[str, Any] = {
     "common.weights.high": 16,
     "common.weights.normal": 4,
     "common.weights.low": 1,
+    "webhooks": (),
     "topics": (),
     "routes": (),
     "schemas": (),
@@ -177,6 +178,9 @@ def test_every_key_can_be_given() -> None:
         unroutable = "refuse"
         low_water = 1
         weights = { critical = 8, high = 4, normal = 2, low = 2 }
+        [webhooks.github]
+        scheme = "github"
+        secret = "x"
         [topics.email]
         match = ["user.*", "order.**"]
         handler = "shop.handlers:Mail.send"

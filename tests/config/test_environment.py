@@ -191,12 +191,7 @@ class TestVariablesThatAreWrong:
             EMAIL,
             EVENTFLOW_TOPICS__EMAIL__ORDER="key",
             EVENTFLOW_TOPICS__EMAIL__RATE="50/s",
-            EVENTFLOW_WEBHOOKS__GITHUB__SCHEME="github",
         ) == (
-            (
-                "EVENTFLOW_WEBHOOKS__GITHUB__SCHEME is not available in this version: "
-                "no signature of a webhook would be checked. Send to /v1/events."
-            ),
             (
                 "EVENTFLOW_TOPICS__EMAIL__RATE is not available in this version: "
                 "only `concurrency` limits how fast a topic delivers."

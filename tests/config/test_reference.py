@@ -140,6 +140,7 @@ class TestExample:
         secrets = {
             "WEBHOOK_SECRET": whsec,
             "API_TOKEN": "x",
+            "GITHUB_WEBHOOK_SECRET": "x",
             "DB_PASSWORD": "x",
             "SMTP_PASSWORD": "x",
         }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eventflow.config.settings import Token
     from eventflow.storage.protocol import Actor
     from eventflow.web.node import Node
+    from eventflow.web.webhooks import Webhook
 
 NOW = 1_795_507_200.0
 """2026-11-24T08:00:00Z."""
@@ -58,6 +59,10 @@ class FakeNode:
         """Raised by every method, if set."""
         self.fails_after = 0
         """How many calls of `accept` are let pass before that."""
+        self.webhooks: Mapping[str, Webhook] = {}
+        self.now_s = NOW
+        self.called: Counter[tuple[str, str]] = Counter()
+        self.parks: list[bool] = []
         self.counted: Counter[str] = Counter()
         self.kept: dict[str, Kept] = {}
         self.elsewhere: dict[str, str] = {}
@@ -74,7 +79,13 @@ class FakeNode:
     def refused(self, reason: str, events: int) -> None:
         self.counted[reason] += events
 
-    async def accept(self, events: Sequence[Event], *, principal: str) -> Sequence[Receipt]:
+    def webhook_called(self, webhook: str, result: str) -> None:
+        self.called[webhook, result] += 1
+
+    async def accept(
+        self, events: Sequence[Event], *, principal: str, park: bool = False
+    ) -> Sequence[Receipt]:
+        self.parks.append(park)
         if len(self.requests) >= self.fails_after:
             self._check()
         self.requests.append(len(events))

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.web.samples import event, lines
 
+from eventflow.config import Secret, WebhookSettings
 from eventflow.web import problem
 from eventflow.web.routes import ROUTES
+from eventflow.web.webhooks import compile_webhooks
 
 if TYPE_CHECKING:
     from tests.web.client import Client
@@ -47,12 +49,19 @@ def test_is_documented_as_it_is(route: Route) -> None:
     assert re.search(r"^ *curl .*127\.0\.0\.1:8080", section, re.MULTILINE)
 
 
+GITHUB = WebhookSettings(
+    name="github",
+    scheme="github",
+    secret=(Secret("It's a Secret to Everybody"),),
+    type="github.{{ header['x-github-event'] }}",
+)
 CURLS = re.findall(r"^    (curl .+)$", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("line", CURLS)
 async def test_a_line_to_copy_works(client: Client, node: FakeNode, line: str) -> None:
     """As curl would send it. What asks for an example's ref may be told that it is unknown."""
+    node.webhooks = compile_webhooks([GITHUB])
     words = iter(shlex.split(line)[1:])
     method, body, headers, url = "", b"", {"content-type": "application/x-www-form-urlencoded"}, ""
     for word in words:
@@ -77,7 +86,7 @@ async def test_a_line_to_copy_works(client: Client, node: FakeNode, line: str) -
     assert answer.status in (
         {200, 202, 404} if "019abc12" in line or "id=1" in line else {200, 202}
     )
-    assert bool(node.accepted) == (target == "/v1/events")
+    assert bool(node.accepted) == (target in {"/v1/events", "/v1/webhooks/github"})
 
 
 def test_every_problem_is_documented() -> None:

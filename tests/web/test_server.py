@@ -169,10 +169,10 @@ class Waits(FakeNode):
         self.asked = asyncio.Event()
         self.told = asyncio.Event()
 
-    async def accept(self, events: Sequence[Event], *, principal: str) -> Any:
+    async def accept(self, events: Sequence[Event], *, principal: str, park: bool = False) -> Any:
         self.asked.set()
         await self.told.wait()
-        return await super().accept(events, principal=principal)
+        return await super().accept(events, principal=principal, park=park)
 
 
 async def test_stopping_lets_requests_finish() -> None:

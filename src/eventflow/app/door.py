@@ -17,6 +17,7 @@ from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
 from eventflow.telemetry.metrics import CONTENT_TYPE
 from eventflow.web.node import Acted
+from eventflow.web.webhooks import compile_webhooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from eventflow.flow.node import Flow
     from eventflow.storage.protocol import Actor, AuditRow, Filter, Group, Page, Verdict
     from eventflow.telemetry.names import Metric
+    from eventflow.web.webhooks import Webhook
 
 BATCH = 500
 """Deliveries replayed or discarded in one transaction."""
@@ -44,6 +46,8 @@ class Door:
         self._engine = engine
         self._storage = engine.storage
         self._listing = Listing(engine)
+        self.webhooks: Mapping[str, Webhook] = compile_webhooks(settings.webhooks)
+        """Doors for senders that sign: to be replaced as a whole."""
         self.running = True
         """False: the stages are not started, the file is only read."""
         self._clock = flow.tools.clock
@@ -68,6 +72,11 @@ class Door:
         return self._settings.server.tokens
 
     @property
+    def now_s(self) -> float:
+        """Seconds since 1970."""
+        return self._clock.now_s()
+
+    @property
     def max_event_bytes(self) -> int:
         """Size of one event."""
         return self._settings.common.max_event_bytes
@@ -90,10 +99,16 @@ class Door:
         """Count what was not let in."""
         self._metrics.count(names.EVENTS_REFUSED, events, reason)
 
-    async def accept(self, events: Sequence[Event], *, principal: str) -> Sequence[Receipt]:
+    def webhook_called(self, webhook: str, result: str) -> None:
+        """Count a request to a webhook."""
+        self._metrics.count(names.WEBHOOK_REQUESTS, 1, webhook, result)
+
+    async def accept(
+        self, events: Sequence[Event], *, principal: str, park: bool = False
+    ) -> Sequence[Receipt]:
         """Take the events in, all or none."""
         del principal  # the trail begins where trouble does
-        return await self._flow.ingress.accept(events)
+        return await self._flow.ingress.accept(events, park=park)
 
     async def event(self, ref: str) -> Mapping[str, Any] | None:
         """Return where an event is and what happened to it."""

@@ -34,6 +34,7 @@ from eventflow.config.topic import (
     TopicSettings,
 )
 from eventflow.config.units import Share
+from eventflow.config.webhook import WebhookSettings
 
 __all__ = [
     "BatchSettings",
@@ -58,6 +59,7 @@ __all__ = [
     "StorageSettings",
     "Token",
     "TopicSettings",
+    "WebhookSettings",
     "WeightsSettings",
     "load",
     "parse",

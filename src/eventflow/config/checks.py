@@ -11,11 +11,13 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from eventflow.config.kinds import Unfit
 from eventflow.config.reader import Draft
 from eventflow.config.schema import Leaf, Table
 from eventflow.config.secret import Secret
 from eventflow.config.sinks import SmtpSinkSettings
 from eventflow.config.sinks.sql import EVENT_KEY
+from eventflow.config.texts import WEBHOOK_SECRET
 from eventflow.config.tree import Tree, location, quoted, show
 from eventflow.config.unavailable import ELSEWHERE
 from eventflow.errors import did_you_mean
@@ -28,6 +30,13 @@ SHORT_SECRET: Final = 16
 
 BATCH_SINKS: Final = {"sql", "file"}
 """Sinks that take several events at once."""
+
+WEBHOOK_TYPES: Final = {
+    "github": "github.{{ header['x-github-event'] }}",
+    "standard": "{{ event.data.type }}",
+    "stripe": "stripe.{{ event.data.type }}",
+}
+"""By scheme, the type of a webhook's events where none is given."""
 
 FAULTY: Final = object()
 """Stands for a value that was given, and could not be read."""
@@ -74,6 +83,13 @@ def follow(draft: Draft) -> None:
     storage, engine = draft.get("storage", {}), draft.get("engine", {})
     if storage.get("url", FAULTY) is None and "url" in engine:
         storage["url"] = engine["url"]
+    for webhook in drafts(draft.get("webhooks")):
+        scheme = webhook.get("scheme")
+        if scheme is not None:
+            if webhook.get("type", FAULTY) is None:
+                webhook["type"] = WEBHOOK_TYPES[scheme]
+            if webhook.get("when_full", FAULTY) is None:
+                webhook["when_full"] = "park" if scheme == "github" else "refuse"
     for topic in drafts(draft.get("topics")):
         sink = topic.get("sink") or {}
         if sink.get("timeout_s", FAULTY) is None and "timeout_s" in topic:
@@ -86,6 +102,7 @@ def problems(subject: Subject) -> Iterator[str]:
     yield from _guarded_door(subject)
     yield from _told_apart(subject)
     yield from _sizes(subject)
+    yield from _standard_secrets(subject)
     for topic in subject.tables("topics"):
         yield from _one_handler(subject, topic)
         yield from _only_for_handlers(subject, topic)
@@ -147,6 +164,20 @@ def _told_apart(subject: Subject) -> Iterator[str]:
             if other is not token:
                 where, taken = subject.where(token, field), location(other.path, table=True)
                 yield f"{where}: expected {what} of its own, got that of {taken}"
+
+
+def _standard_secrets(subject: Subject) -> Iterator[str]:
+    """Secrets of Standard Webhooks have a form; those of the others are any text."""
+    for webhook in subject.tables("webhooks"):
+        if webhook.get("scheme") != "standard":
+            continue
+        for secret in webhook.get("secret") or ():
+            try:
+                WEBHOOK_SECRET.read("" if secret is None else secret.reveal())
+            except Unfit as unfit:
+                if secret is not None:
+                    where = subject.where(webhook, "secret")
+                    yield f"{where}: expected {unfit.expected}, got something else"
 
 
 def _sizes(subject: Subject) -> Iterator[str]:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 SAMPLES: Final = {
     "server.tokens": '[{ name = "shop", role = "publish", secret = "${SHOP_TOKEN}" }]',
+    "webhooks.github.scheme": '"github"',
+    "webhooks.github.secret": '"${GITHUB_WEBHOOK_SECRET}"',
+    "webhooks.github.type": "\"github.{{ header['x-github-event'] }}\"",
+    "webhooks.github.when_full": '"park"',
     "topics.api.match": '"user.*"',
     "topics.api.handler": '"shop.handlers:send_welcome"',
     "topics.api.executor": '"thread"',
@@ -80,6 +84,9 @@ def _top(key: Key) -> str:
     match group.shape:
         case Shape.ONE:
             return _table(group.table, (key.name,), f"[{key.name}]", what)
+        case Shape.NAMED if key.name == "webhooks":
+            header, at = f"[{key.name}.github]", (key.name, "github")
+            return _table(group.table.named, at, header, what, left_out=True)
         case Shape.NAMED:
             table = group.table.named
             shown = _table(table, (key.name, "api"), f"[{key.name}.api]", what)

@@ -16,6 +16,7 @@ from eventflow.config.schema import Derived, Follows, Many, Shape
 from eventflow.config.secret import Secret
 from eventflow.config.topic import MOST_DELIVERIES, TopicSettings
 from eventflow.config.units import DAY_S
+from eventflow.config.webhook import WebhookSettings
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 DEFAULT_URL = "sqlite:eventflow.db"
@@ -292,6 +293,12 @@ class Settings:
     """The HTTP interface.
 
     Reached from this machine alone, until its owner says otherwise.
+    """
+
+    webhooks: Annotated[tuple[WebhookSettings, ...], Shape.NAMED] = ()
+    """Doors for senders that sign what they send.
+
+    None is open that nobody asked for.
     """
 
     common: CommonSettings = field(default_factory=CommonSettings)

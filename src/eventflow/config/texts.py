@@ -214,6 +214,11 @@ TOPIC_NAME = TopicName(
     'a name such as "email": a-z first, then at most 62 of a-z, 0-9, "_" and "-"',
     r"[a-z][a-z0-9_-]{0,62}",
 )
+WEBHOOK_NAME = Text(
+    'a name such as "github": a-z first, then at most 62 of a-z, 0-9, "_" and "-"',
+    r"[a-z][a-z0-9_-]{0,62}",
+)
+SHARED_SECRET = SecretText("a text on one line", rf"{NO_CONTROL}{{1,1000}}")
 TOKEN_NAME = Text('a name such as "shop", of A-Z, a-z, 0-9, ".", "_" and "-"', r"[\w.-]{1,64}")
 TOKEN_SECRET = SecretText("visible ASCII characters, without blanks", r"[!-~]{1,1024}")
 FILE_URL = FileUrl('"memory:" or "sqlite:PATH"', rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}")

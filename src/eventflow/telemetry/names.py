@@ -74,6 +74,14 @@ EVENTS_REFUSED = Metric(
     values_max=20,
 )
 
+WEBHOOK_REQUESTS = Metric(
+    "eventflow_webhook_requests",
+    "counter",
+    "Requests to a webhook that exists: accepted, duplicate, parked, or the code of the problem.",
+    ("webhook", "result"),
+    values_max=20,
+)
+
 # ------------------------------------------------------------------ metrics: deliveries
 
 DELIVERIES_ROUTED = Metric(

@@ -96,7 +96,7 @@ async def post_events(call: Call) -> None:
         raise Refusal(unavailable("this node is stopping; another may not be.", "stopping"))
     encoding = call.header(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
-        raise Refusal(_encoded(encoding))
+        raise Refusal(encoded(encoding))
     kind = (call.header(b"content-type") or b"").partition(b";")[0].strip().lower()
     binary = kind not in {STRUCTURED, BATCH} and any(
         name.startswith(b"ce-") for name, _ in call.scope["headers"]
@@ -261,7 +261,8 @@ def _unknown_kind(kind: bytes) -> Problem:
     )
 
 
-def _encoded(encoding: bytes) -> Problem:
+def encoded(encoding: bytes) -> Problem:
+    """Return the problem of a body that is compressed."""
     return Problem(
         status=415,
         code="unsupported-encoding",

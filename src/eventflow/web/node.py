@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
     from eventflow.storage.protocol import Actor, AuditRow, Filter, Group, Page, Verdict
+    from eventflow.web.webhooks import Webhook
 
 DONE = frozenset({"replayed", "discarded", "already"})
 """Words of `Acted.results` that mean: it is as it was asked for."""
@@ -57,6 +58,25 @@ class Node(Protocol):
         ...
 
     @property
+    def webhooks(self) -> Mapping[str, Webhook]:
+        """Doors for senders that sign, by name. Read at each request."""
+        ...
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since 1970, now: signed times are held against it."""
+        ...
+
+    def webhook_called(self, webhook: str, result: str) -> None:
+        """Count a request: `eventflow_webhook_requests_total`.
+
+        Args:
+            webhook: Its name.
+            result: "accepted", "duplicate", "parked", or the code of the problem.
+        """
+        ...
+
+    @property
     def max_event_bytes(self) -> int:
         """Size of one event (`[common] max_event`)."""
         ...
@@ -81,8 +101,15 @@ class Node(Protocol):
         """
         ...
 
-    async def accept(self, events: Sequence[Event], *, principal: str) -> Sequence[Receipt]:
+    async def accept(
+        self, events: Sequence[Event], *, principal: str, park: bool = False
+    ) -> Sequence[Receipt]:
         """Take the events in, all or none; they are checked. Returns once they are durable (G1).
+
+        Args:
+            events: The events.
+            principal: Who sent them.
+            park: Where common has no room, park them in storage.
 
         Raises:
             QueueFull: no room; nothing was stored.

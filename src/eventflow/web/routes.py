@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from eventflow.web import events, operations, page
+from eventflow.web import events, operations, page, webhooks
 from eventflow.web.auth import Role
 from eventflow.web.call import Call
 
@@ -66,6 +66,22 @@ ROUTES: tuple[Route, ...] = (
             202: "every event is durable",
             415: "not a kind of body that brings events, or a compressed one",
             422: "no route takes an event, and such are refused",
+            429: "no room; `Retry-After` says when there may be",
+            503: "the node is stopping, or its engine is gone; `Retry-After` says when to try",
+        },
+    ),
+    Route(
+        method="POST",
+        path="/v1/webhooks/{name}",
+        role=Role.ANYONE,
+        handler=webhooks.post_webhook,
+        summary="take in what a webhook brings, by its signature",
+        body="JSON, signed",
+        answers={
+            202: "the event is durable, or was before",
+            404: "there is no such webhook",
+            415: "not JSON, or a compressed body",
+            422: "no route takes the event, and such are refused",
             429: "no room; `Retry-After` says when there may be",
             503: "the node is stopping, or its engine is gone; `Retry-After` says when to try",
         },

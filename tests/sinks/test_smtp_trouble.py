@@ -60,6 +60,8 @@ class Scripted:
         self.answers: Mapping[str, str] = ANSWERS | answers
         self.tls: ssl.SSLContext | None = None
         self.bodies: list[bytes] = []
+        self.names: list[str] = []
+        """What clients called themselves."""
         self.open = 0
         """Connections that the client has not left."""
         self.left = asyncio.Event()
@@ -71,6 +73,7 @@ class Scripted:
             await self._said("greeting", writer)
             while line := await reader.readline():
                 stage = line.split(maxsplit=1)[0].decode().lower()
+                self.names += [line.split()[1].decode()] if stage == "ehlo" else []
                 await self._said(stage, writer)
                 if stage == "starttls":
                     if self.tls is None:
@@ -181,6 +184,26 @@ async def test_a_server_that_hangs_up_is_tried_again(stage: str) -> None:
 
     assert not failed.permanent
     assert failed.error.startswith(f"127.0.0.1:{server.port}: ")
+
+
+@pytest.mark.parametrize(
+    ("called", "said"),
+    [("shop.example.com", "shop.example.com"), ("box", "[127.0.0.1]"), ("böx.x", "[127.0.0.1]")],
+)
+async def test_a_dns_that_hangs_keeps_no_mail_back(
+    called: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this machine is called is asked of nobody else."""
+
+    def hang(*_: object) -> str:
+        raise AssertionError("it asks DNS")
+
+    monkeypatch.setattr("socket.getfqdn", hang)
+    monkeypatch.setattr("socket.gethostname", lambda: called)
+    async with Scripted().serving() as server, opened(server.port) as sink:
+        await sink.deliver(EVENT, DELIVERY)
+
+    assert set(server.names) == {said}
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])

@@ -14,7 +14,6 @@ Message-ID.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from base64 import b64encode
@@ -58,7 +57,7 @@ class SmtpSink:
         self._server = f"{settings.host}:{settings.port}"
         self._unsaid = _spellings(settings)
         """What no server should say, and some do: of the command that they don't understand."""
-        self._own_name: str | None = None
+        self._own_name = _own_name()
         self._concurrency = concurrency
         self._connections: Connections | None = None
 
@@ -106,8 +105,6 @@ class SmtpSink:
 
     async def _connect(self) -> SMTP:
         """Return a connection, encrypted and logged in as the settings say."""
-        if self._own_name is None:
-            self._own_name = await asyncio.to_thread(_own_name)
         settings = self._settings
         smtp = SMTP(
             hostname=settings.host,
@@ -232,6 +229,10 @@ def _spellings(settings: SmtpSinkSettings) -> list[str]:
 
 
 def _own_name() -> str:
-    """Return what this machine calls itself to a server: a full name, or an address."""
-    name = socket.getfqdn()
+    """Return what this machine calls itself to a server: a full name, or an address.
+
+    It is not asked of DNS, which aiosmtplib would do: where that hangs, no attempt would ever get
+    to the server in its time.
+    """
+    name = socket.gethostname()
     return name if "." in name and name.isascii() and name.isprintable() else "[127.0.0.1]"

@@ -132,7 +132,10 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     refused: str | None = None
     """Why nothing was taken: what storage said, or "full"."""
     lost: bool = False
-    """The lease had run out: somebody else decides about this delivery (G6)."""
+    """The lease had run out: somebody else decides about this delivery (G6), or may have been
+    given it. An engine whose server forgets who held what can't tell a late settlement that ended
+    the delivery from one that came too late: it then says lost. So lost means "not known to be
+    ended by this act", and whoever counts takes it for that."""
     owed: tuple[str, ...] = ()
     """Of a `Route`: the topics that had no place."""
     routed: tuple[Place | None, ...] = ()
@@ -256,14 +259,16 @@ class Engine(Protocol):
 
         Raises:
             QueueFull: there is no room for all of them, or storage would not take the fallback.
-            EngineUnavailable: they could not be made durable. Nothing was stored.
+            EngineUnavailable: they could not be made durable. Nothing was stored; where an engine
+                can't know that any more, the sender's next attempt is a duplicate (G2).
         """
         ...
 
     async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Sequence[Lease]:
         """Lease up to `limit` deliveries, waiting at most `wait_s` seconds for the first.
 
-        From a lane only what is due. A topic's deliveries count as started, except those that
+        From a lane only what is due; that may always be settled back into the lane, which can't
+        be full for what it holds already. A topic's deliveries count as started, except those that
         were there at a crash (`tally.crashes`): for these call `start` when they really run.
         """
         ...
@@ -282,7 +287,8 @@ class Engine(Protocol):
         """End leases (G6, G7). A refused park or dead fails only its own act.
 
         Raises:
-            EngineUnavailable: nothing of it happened.
+            EngineUnavailable: nothing of it happened. To be raised only where that is known: if
+                the acts may have been sent, the answer is `lost`, and the lease runs out.
         """
         ...
 

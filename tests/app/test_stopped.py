@@ -12,6 +12,7 @@ from tests.web.client import Client
 
 from eventflow import Event, EventFlow, Permanent
 from eventflow.app.stopped import stopped
+from eventflow.engine.embedded.committer import Committer
 from eventflow.engine.embedded.stopped import backup_stopped, fault_of
 from eventflow.errors import BackupRefused, JournalInUse, JournalUnreadable
 from eventflow.storage.protocol import Actor
@@ -126,6 +127,20 @@ async def test_a_killed_node_s_log_is_read_and_left(killed: Path) -> None:
     assert place["held_by"].startswith("its node is not running")
     assert place["crashes"] == 0  # counting it is for the node that starts
     assert prints(killed.parent) == before
+
+
+async def test_what_could_be_dropped_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy node's file has rows at its front that the next commit would drop."""
+    monkeypatch.setattr(Committer, "_drop_rows", lambda _: 0)
+    path = tmp_path / "busy.db"
+    await lived(path, events=50)
+    monkeypatch.undo()
+    before = prints(tmp_path)
+    async with stopped(path) as door:
+        assert (await Client(make_app(door)).get("/v1/stats")).json()["accepted"] == 50
+    assert prints(tmp_path) == before
 
 
 @pytest.mark.parametrize("act", ["/v1/topics/email/resume", "/v1/deliveries/replay", "/v1/backup"])

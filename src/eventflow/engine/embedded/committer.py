@@ -137,7 +137,7 @@ class Committer:
 
     def _go(self) -> None:
         batch, self._waiting = self._waiting, []
-        if self.before_commit is not None:
+        if self.before_commit is not None and not self.journal.read_only:
             rider = Txn()
             self.before_commit(rider)
             if rider.change.records or rider.change.audit:
@@ -161,7 +161,8 @@ class Committer:
             work += txn.work
         self._last_commit += 1
         self._row = Anchor(self._last_commit)
-        self._dropping = self.dead_bodies[:]
+        # A file that is only read keeps what it could drop, and is asked nothing that would write.
+        self._dropping = [] if self.journal.read_only else self.dead_bodies[:]
         self.dead_bodies.clear()
         return Commit(
             number=self._last_commit,
@@ -169,7 +170,7 @@ class Committer:
             change=change,
             units=units,
             work=work,
-            drop_rows_below=self._drop_rows(),
+            drop_rows_below=0 if self.journal.read_only else self._drop_rows(),
             drop_bodies=self._dropping,
         )
 

@@ -23,7 +23,7 @@ from eventflow.flow.handlers import Handler
 from eventflow.flow.slots import Runner
 from eventflow.policy.outcome import SUCCEEDED, Failed, Outcome
 from eventflow.sinks.base import SinkError
-from eventflow.sinks.smtp import SmtpSink
+from eventflow.sinks.smtp import SmtpSink, connections
 from eventflow.telemetry.metrics import Metrics
 from eventflow.testing import ManualClock
 
@@ -60,6 +60,8 @@ class Scripted:
         self.answers: Mapping[str, str] = ANSWERS | answers
         self.tls: ssl.SSLContext | None = None
         self.bodies: list[bytes] = []
+        self.asked = 0
+        """How often it was asked whether it is still there."""
         self.names: list[str] = []
         """What clients called themselves."""
         self.open = 0
@@ -73,6 +75,7 @@ class Scripted:
             await self._said("greeting", writer)
             while line := await reader.readline():
                 stage = line.split(maxsplit=1)[0].decode().lower()
+                self.asked += stage == "rset"
                 self.names += [line.split()[1].decode()] if stage == "ehlo" else []
                 await self._said(stage, writer)
                 if stage == "starttls":
@@ -107,14 +110,15 @@ class Scripted:
 
 
 @asynccontextmanager
-async def opened(port: int, **keys: Any) -> AsyncIterator[SmtpSink]:
+async def opened(port: int, *, concurrency: int = 1, **keys: Any) -> AsyncIterator[SmtpSink]:
     given: dict[str, Any] = {
         "host": "127.0.0.1",
         "to": ("{{ event.data.email }}",),
         "username": "shop",
         "password": Secret("sesame"),
     }
-    sink = SmtpSink(SmtpSinkSettings(type="smtp", port=port, **(given | keys)), concurrency=1)
+    settings = SmtpSinkSettings(type="smtp", port=port, **(given | keys))
+    sink = SmtpSink(settings, concurrency=concurrency)
     await sink.start()
     try:
         yield sink
@@ -165,7 +169,7 @@ async def test_a_server_that_hangs_at_starttls_is_left(said: str, tmp_path: Path
     authority, served = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(served)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    keys = {"starttls": True, "ca_file": tmp_path / "ca.pem"}
+    keys: dict[str, Any] = {"starttls": True, "ca_file": tmp_path / "ca.pem"}
     async with (
         Scripted(starttls=said).serving() as server,
         opened(server.port, **keys) as sink,
@@ -173,6 +177,22 @@ async def test_a_server_that_hangs_at_starttls_is_left(said: str, tmp_path: Path
         await out_of_time(server, sink, served)
 
     assert len(server.bodies) == 1
+
+
+async def test_kept_connections_that_lead_nowhere_cost_one_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when something in between has forgotten all of them."""
+    monkeypatch.setattr(connections, "UNASKED_S", -1.0)
+    monkeypatch.setattr(connections, "ANSWER_S", 0.05)
+    async with Scripted().serving() as server, opened(server.port, concurrency=4) as sink:
+        for _ in range(2):
+            await asyncio.gather(*(sink.deliver(EVENT, DELIVERY) for _ in range(4)))
+            server.answers = ANSWERS | {"rset": HANG}
+        await sink.deliver(EVENT, DELIVERY)
+
+    assert server.asked == 4 + 1, "all four at once, then one that was made since"
+    assert len(server.bodies) == 9
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -274,7 +294,7 @@ async def test_a_reply_that_never_ends_is_given_up(stage: str) -> None:
 async def test_no_body_ends_its_mail(body: str, key: str) -> None:
     """Data of an event can't end the mail and begin another (SMTP smuggling)."""
     event = Event(type="a", source="/", data={"email": "zoe@example.org", "body": body})
-    keys = {"username": None, "password": None, key: "{{ event.data.body | safe }}"}
+    keys: dict[str, Any] = {"username": None, "password": None, key: "{{ event.data.body | safe }}"}
     async with Scripted().serving() as server, opened(server.port, **keys) as sink:
         await sink.deliver(event, Delivery(event, "1", "email", 0.0))
         await sink.deliver(EVENT_WITH_BODY, Delivery(EVENT_WITH_BODY, "2", "email", 0.0))

@@ -121,6 +121,11 @@ class Connections:
             if (lent.clean and idle_s <= UNASKED_S) or await _answers(lent.smtp):
                 lent.clean = True
                 return lent
+            # Those left have been idle for longer. To ask each of a server that is gone would
+            # take an attempt all its time.
+            idle, self._idle = self._idle, []
+            for other in idle:
+                other.smtp.close()
         return None
 
     def _keep(self, lent: Lent) -> None:

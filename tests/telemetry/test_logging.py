@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     """Give the process its logging back."""
-    loggers = [logging.getLogger(name) for name in (None, "uvicorn", "uvicorn.access")]
+    loggers = [logging.getLogger(name) for name in (None, "uvicorn", "uvicorn.access", "cel")]
     before = [(one.handlers[:], one.level, one.propagate) for one in loggers]
     yield
     for one, (handlers, level, propagate) in zip(loggers, before, strict=True):
@@ -155,6 +155,15 @@ def test_what_libraries_log_comes_too_and_once() -> None:
     assert of_its_own.getvalue() == ""
     line = json.loads(as_json.getvalue())
     assert (line["event"], line["logger"], line["level"]) == ("slow", "uvicorn.error", "warning")
+
+
+def test_expressions_that_fail_on_events_do_not_flood_the_log() -> None:
+    text = text_of(level="debug")
+    logging.getLogger("cel").warning("Python function 'substring' failed: IndexError")
+    logging.getLogger("cel").error("broken")
+
+    assert text.getvalue().endswith("error   broken logger=cel\n")
+    assert text.getvalue().count("\n") == 1
 
 
 def test_a_level_leaves_out_what_is_below() -> None:

@@ -41,6 +41,9 @@ _LONG = ("advice", "stack", "traceback")
 """Fields of several lines: as text they follow the line they belong to."""
 _ROUTED = ("uvicorn", "uvicorn.error", "uvicorn.access")
 """Loggers that bring handlers of their own: those go, so that each line appears once."""
+_LOUD = ("cel",)
+"""Loggers that warn each time a function of an expression fails on an event: whoever evaluates it
+says so, and counts it. Only their errors are written, or a sender could flood the log."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What could end a line, or steer a terminal, if a sender put it into an event."""
 
@@ -100,6 +103,8 @@ def configure(
         routed = logging.getLogger(name)
         routed.handlers.clear()
         routed.propagate = True
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
     return handler
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from eventflow import Event, EventFlow, Permanent
-from eventflow.app.story import sentence
+from eventflow.app.story import TOLD, sentence
+from eventflow.config import RecoverySettings, RetrySettings
 from eventflow.delivery import Row
 from eventflow.testing.harness import settle, started, virtual
 from eventflow.testing.loop import run
@@ -106,3 +108,17 @@ def test_every_row_has_words_of_its_own(row: Row) -> None:
 
 def test_a_row_of_another_release_is_told_plainly() -> None:
     assert sentence({"what": "delivery.sung", "from": "a", "to": "b"}) == "Sung: from a to b"
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "life-of-a-delivery.md"
+
+
+def test_the_page_about_it_has_every_word_of_the_trail() -> None:
+    page = PAGE.read_text()
+    assert [word for word in TOLD if f"`{word}` |" not in page] == []
+
+
+def test_the_page_about_it_has_the_numbers_of_the_settings() -> None:
+    attempts, rounds = RetrySettings().max_attempts, RecoverySettings().max_rounds
+    said = f"{attempts} attempts a round, {rounds} rounds: a delivery is run {attempts * rounds} "
+    assert said in PAGE.read_text()

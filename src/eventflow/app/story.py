@@ -36,7 +36,7 @@ def story(rows: list[Mapping[str, Any]]) -> list[Step]:
 def sentence(row: Mapping[str, Any]) -> str:
     """Return what a row tells, as a sentence without its time."""
     what = str(row.get("what", "")).removeprefix("delivery.")
-    tell = _TELL.get(what)
+    tell = TOLD.get(what)
     if tell is None:
         text = f"{what}: from {row.get('from', '?')} to {row.get('to', '?')}"
     else:
@@ -185,7 +185,7 @@ def _by(verb: str) -> Callable[[Mapping[str, Any]], str]:
 
 
 _ENDED = {"node_died", "discarded", "replaced"}
-_TELL: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+TOLD: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "common_full": _door,
     "unroutable": lambda _: "no route takes it",
     "topic_full": _full,

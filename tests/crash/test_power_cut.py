@@ -22,6 +22,7 @@ from eventflow.delivery import (
     RELEASED,
     Dead,
     Delivered,
+    Delivery,
     Parked,
     Place,
     Queued,
@@ -35,14 +36,18 @@ from eventflow.engine.embedded.writer import InlineWriter
 from eventflow.engine.protocol import (
     Act,
     Fallback,
+    Finish,
     Kind,
+    Lease,
     Placing,
     Plan,
     Queue,
     Route,
+    Run,
     Settle,
     Target,
     TopicPlan,
+    Way,
 )
 from eventflow.errors import EngineUnavailable, QueueFull
 from eventflow.event import Event
@@ -53,8 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from eventflow.engine.protocol import Lease, Settled
-
+    from eventflow.engine.protocol import Settled
 
 TOPICS = ("a", "b")
 PLAN = Plan({COMMON: TopicPlan(24), "a": TopicPlan(60, 30), "b": TopicPlan(60, 30)}, lease_s=5.0)
@@ -81,6 +85,8 @@ class Workload:
     def __init__(self, chance: Random) -> None:
         self.chance = chance
         self.accepted: set[str] = set()
+        self.beyond_common = 0
+        """How many of those were accepted and routed in one write."""
         self.handed: set[str] = set()
         """Delivery ids that were given to be delivered: whether they were is not known."""
         self.delivered: set[str] = set()
@@ -108,8 +114,18 @@ class Workload:
         ]
         place = Parked(Row.COMMON_FULL, Tally(overflows=1), CLOCK.now_s(), Reason.COMMON_FULL)
         fallback = self.chance.choice([None, Fallback(place)])
-        receipts = await engine.accept(events, fallback=fallback)
+        receipts = await engine.accept(events, self._ways(count), fallback=fallback)
         self.accepted |= {receipt.ref for receipt in receipts if receipt.ref}
+        self.beyond_common += len(events) if receipts.ways else 0
+
+    def _ways(self, count: int) -> list[Way]:
+        """Return where so many events could go in the write that accepts them, maybe nowhere."""
+        if self.chance.random() < 0.5:
+            return []
+        cut = self.chance.randint(0, count)
+        parts = [list(range(cut)), list(range(cut, count))]
+        names = [("a",), ("b",), ("a", "b")]
+        return [Way(self.chance.choice(names), part, 2) for part in parts if part]
 
     async def _route(self, engine: EmbeddedEngine) -> None:
         leases = await engine.lease(COMMON_QUEUE, limit=20, wait_s=0)
@@ -122,25 +138,50 @@ class Workload:
     async def _settle(self, engine: EmbeddedEngine, queue: Queue) -> None:
         leases = await engine.lease(queue, limit=self.chance.randint(1, 15), wait_s=0)
         acts: list[Act] = []
-        for lease in leases:
-            if self.chance.random() < 0.1:
-                continue  # left to run out
-            ends: list[Place] = [DELIVERED, DELIVERED, RELEASED, *self._tries()]
-            end = self.chance.choice(ends)
-            if isinstance(end, Delivered):
-                self.handed.add(lease.delivery.id)
-            acts.append(Settle(lease, (end,)))
-        for act, answer in zip(acts, await engine.settle(acts), strict=True):
-            self._note(act.lease, answer)
+        given: list[list[Delivery]] = []
+        for part in leases.parts:
+            if isinstance(part, Lease):
+                self._end(part, acts, given)
+            else:
+                self._end_run(part, acts, given)
+        for some, answer in zip(given, await engine.settle(acts), strict=True):
+            for delivery in some:
+                self._note(delivery, answer)
 
-    def _note(self, lease: Lease, answer: Settled) -> None:
-        delivery = lease.delivery
+    def _end(self, lease: Lease, acts: list[Act], given: list[list[Delivery]]) -> None:
+        if self.chance.random() < 0.1:
+            return  # left to run out
+        ends: list[Place] = [DELIVERED, DELIVERED, RELEASED, *self._tries()]
+        end = self.chance.choice(ends)
+        if isinstance(end, Delivered):
+            self.handed.add(lease.delivery.id)
+        acts.append(Settle(lease, (end,)))
+        given.append([lease.delivery])
+
+    def _end_run(self, run: Run, acts: list[Act], given: list[list[Delivery]]) -> None:
+        """End some of a run together, take some out, and leave some to run out with it."""
+        well: list[Delivery] = []
+        spans: list[tuple[int, int]] = []
+        for index in range(len(run)):
+            if self.chance.random() < 0.6:
+                spans.append((index, index + 1))
+                well.append(run.delivery(index))
+            elif self.chance.random() < 0.7:
+                self._end(run.lease(index), acts, given)
+        if spans:
+            self.handed |= {delivery.id for delivery in well}
+            acts.append(Finish(run, spans))
+            given.append(well)
+
+    def _note(self, delivery: Delivery, answer: Settled) -> None:
         if isinstance(answer.taken, Delivered):
             self.delivered.add(delivery.id)
         elif isinstance(answer.taken, Retrying | Parked | Dead):
             self.hops[delivery.id] = delivery.hop + 1
 
     async def _place(self, engine: EmbeddedEngine) -> None:
+        if self.chance.random() < 0.5:
+            return
         page = await engine.storage.page(Filter(state="parked"), limit=5)
         await engine.place(
             [Placing(kept.delivery, Queued(Row.RECOVERED_DUE)) for kept in page.items]
@@ -237,18 +278,21 @@ def figures(seen: Sequence[Seen]) -> dict[str, int]:
 
 def test_the_workload_visits_every_place() -> None:
     """Else the cuts below prove little."""
+    workloads = [Workload(Random(seed)) for seed in range(4)]
 
-    async def story(seed: int) -> Any:
+    async def story(workload: Workload) -> Any:
         engine = await start(":memory:")
-        await Workload(Random(seed)).run(engine)
+        await workload.run(engine)
         census = await engine.census()
         await engine.close()
         return census.topics
 
-    ends = [run(story(seed), seed=seed) for seed in range(2, 6)]
+    ends = [run(story(workload), seed=2) for workload in workloads]
     for name in ("delivered", "queued", "retrying", "parked", "dead"):
         assert sum(getattr(end[topic], name) for end in ends for topic in TOPICS) > 0, name
     assert sum(end[COMMON].parked for end in ends) > 0
+    beyond_common = sum(workload.beyond_common for workload in workloads)
+    assert 0 < beyond_common < sum(len(workload.accepted) for workload in workloads)
 
 
 @pytest.mark.timeout(60)

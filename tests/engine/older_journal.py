@@ -36,7 +36,19 @@ from eventflow.delivery import (
 )
 from eventflow.engine.embedded import EmbeddedEngine, open_engine
 from eventflow.engine.embedded.writer import InlineWriter
-from eventflow.engine.protocol import Kind, Note, Plan, Queue, Route, Settle, Target, TopicPlan
+from eventflow.engine.protocol import (
+    Finish,
+    Kind,
+    Lease,
+    Note,
+    Plan,
+    Queue,
+    Route,
+    Settle,
+    Target,
+    TopicPlan,
+    Way,
+)
 from eventflow.event import Event
 from eventflow.storage.protocol import Actor, Filter
 from eventflow.testing import VirtualClock, run
@@ -140,6 +152,22 @@ async def fill(engine: EmbeddedEngine, clock: VirtualClock) -> None:
     await engine.accept([Event(type="order.last", source="/shop", id="last")])  # commits the rest
 
 
+async def fill_with_runs(engine: EmbeddedEngine) -> None:
+    """Bring deliveries into topics by runs: some wait, some have ended, some are being run."""
+    for batch in range(3):
+        given = [
+            Event(type=f"run.{batch}", source="/shop", id=f"run-{batch}-{nth}", data={"nth": nth})
+            for nth in range(6)
+        ]
+        ways = [Way(("a",), [0, 2, 4], 2), Way(("a", "b"), [1, 3, 5], 2)]
+        receipts = await engine.accept(given, ways)
+        assert receipts.ways
+        await asyncio.sleep(1.0)
+    leases = await engine.lease(Queue(Kind.TOPIC, "a"), limit=5, wait_s=0)
+    first, _ = (part for part in leases.parts if not isinstance(part, Lease))
+    await engine.settle([Finish(first, [(0, 1), (2, 3)])])
+
+
 async def _route(engine: EmbeddedEngine, limit: int) -> None:
     leases = await engine.lease(Queue(Kind.TOPIC, COMMON), limit=limit, wait_s=0)
     acts = []
@@ -172,6 +200,7 @@ def write(version: str) -> None:
 
         async def made() -> None:
             engine = await opened(path, clock)
+            await fill_with_runs(engine)
             await fill(engine, clock)
             engine.journal.close(clean=False)  # as a death leaves it
 

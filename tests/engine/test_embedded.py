@@ -15,6 +15,7 @@ from eventflow.engine.embedded.writer import InlineWriter, ThreadWriter
 from eventflow.errors import StorageUnavailable
 from eventflow.storage.shelf import Shelf
 from eventflow.testing import ManualClock, VirtualClock
+from eventflow.testing.engine_bench import STRAIGHT
 from eventflow.testing.engine_contract import (
     Capacities,
     Durability,
@@ -143,6 +144,17 @@ class TestFile(InFile, DurableEngineContract):
     """Without fsync, which a crash of a process does not need: see TestFileWithThread."""
 
     durability = "os"
+
+
+class TestFileStraight(InFile, DurableEngineContract):
+    """Where nothing waits in common, events are accepted and routed in one write, and stay runs."""
+
+    durability = "os"
+
+    async def open(self, path: str, plan: Plan, **more: Any) -> EmbeddedEngine:
+        engine = await super().open(path, plan, **more)
+        STRAIGHT.add(engine)
+        return engine
 
 
 class TestFileWithThread(InFile, Capacities, Moves, Durability):

@@ -12,7 +12,6 @@ from eventflow.clock import rfc3339
 from eventflow.config import Share
 from eventflow.config.units import format_share
 from eventflow.delivery import COMMON
-from eventflow.event import from_parts
 from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
 from eventflow.telemetry.metrics import CONTENT_TYPE
@@ -139,7 +138,7 @@ class Door:
 
     async def event_by(self, source: str, id: str) -> Mapping[str, Any] | None:
         """Return the same for the event of this source and id."""
-        ref = self._engine.ref_of(from_parts(id, source, "").key_bytes)
+        ref = self._engine.ref_of(source, id)
         if ref is None:
             ref = await self._storage.ref_of(source, id)
         return None if ref is None else await self.event(ref)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from array import array
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_DEPTH = 100
 """Levels of nesting that data may have. What reads JSON gives up between 500 and 1,000."""
@@ -55,6 +59,16 @@ def reason(error: Exception) -> str:
     if text == "Input data was truncated":
         return "text that ends too soon"
     return text.replace("JSON is malformed: ", "malformed JSON, ")
+
+
+def any_too_deep(texts: Iterable[bytes]) -> bool:
+    """Return whether one of these is. Nearly all are cleared without a call for each."""
+    doubtful = [
+        text
+        for text in texts
+        if len(text) > SHALLOW_BYTES and text.count(b"[") + text.count(b"{") > MAX_DEPTH
+    ]
+    return any(map(too_deep, doubtful))
 
 
 def too_deep(text: bytes) -> bool:

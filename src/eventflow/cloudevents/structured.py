@@ -8,7 +8,7 @@ import msgspec
 
 from eventflow.cloudevents.careful import decode_carefully, scalar
 from eventflow.cloudevents.payload import json_fault, reason, utf8_fault
-from eventflow.cloudevents.wire import Wire, events_of, plain
+from eventflow.cloudevents.wire import PlainWire, Wire, events_of, plain, plain_events_of
 from eventflow.errors import InvalidEvent, TooLarge
 from eventflow.event import kind_of
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ONE = msgspec.json.Decoder(Wire)
 _BATCH = msgspec.json.Decoder(list[Wire])
+_PLAIN_BATCH = msgspec.json.Decoder(list[PlainWire])
 _RAW_BATCH = msgspec.json.Decoder(list[msgspec.Raw])
 
 _ON_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
@@ -62,7 +63,9 @@ def decode_batch(body: bytes, *, max_events: int | None = None) -> list[Event]:
     fault = utf8_fault(body)
     if fault is not None:
         raise InvalidEvent([fault])
-    found = None
+    found = _decode_plain(body, max_events)
+    if found is not None:
+        return found
     try:
         wires = _BATCH.decode(body)
     except _MALFORMED:
@@ -71,6 +74,16 @@ def decode_batch(body: bytes, *, max_events: int | None = None) -> list[Event]:
         _check_count(len(wires), max_events)
         found = events_of(wires, plain=plain(body))
     return _decode_batch_carefully(body, max_events) if found is None else found
+
+
+def _decode_plain(body: bytes, max_events: int | None) -> list[Event] | None:
+    """Return the events of a batch in which none has extensions, None where one has."""
+    try:
+        wires = _PLAIN_BATCH.decode(body)
+    except _MALFORMED:
+        return None
+    _check_count(len(wires), max_events)
+    return plain_events_of(wires, plain=plain(body))
 
 
 def _decode_batch_carefully(body: bytes, max_events: int | None) -> list[Event]:

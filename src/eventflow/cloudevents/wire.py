@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from eventflow.cloudevents.payload import SHALLOW_BYTES, too_deep
-from eventflow.event import from_parts, is_json_type
+from eventflow.cloudevents.payload import SHALLOW_BYTES, any_too_deep, too_deep
+from eventflow.event import construct, from_parts, is_json_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,6 +45,20 @@ class Wire(msgspec.Struct, forbid_unknown_fields=True, gc=False, frozen=True):
     tracestate: str | None = None
 
 
+class PlainWire(msgspec.Struct, forbid_unknown_fields=True, gc=False, frozen=True):
+    """The same without extensions and without binary data: what most events are."""
+
+    specversion: Literal["1.0"]
+    id: Text
+    source: Text
+    type: Text
+    data: msgspec.Raw
+    time: str | None = None
+    subject: Text | None = None
+    datacontenttype: Text | None = None
+    dataschema: Text | None = None
+
+
 # The characters of RFC 3986; a source with others (an IRI, say) is looked at closely.
 _PLAIN_URI = re.compile(r"[\w:/?#\[\]@!$&'()*+,;=.~%-]+", re.ASCII)
 
@@ -61,6 +75,32 @@ is_json = lru_cache(maxsize=1024)(is_json_type)
 def plain(text: bytes) -> bool:
     """Return whether no string in this JSON can hold a control character."""
     return text.isascii() and b"\\" not in text and b"\x7f" not in text
+
+
+def plain_events_of(wires: Sequence[PlainWire], *, plain: bool) -> list[Event] | None:
+    """Return the events, None where one of them needs another look: `events_of` has it.
+
+    Args:
+        wires: As decoded.
+        plain: What `plain` says of the text they were decoded from.
+    """
+    if not (
+        plain
+        and all(map(_PLAIN_URI.fullmatch, {wire.source for wire in wires}))
+        and {wire.dataschema for wire in wires} <= {None}
+        and all(kind is None or is_json(kind) for kind in {w.datacontenttype for w in wires})
+    ):
+        return None
+    times = [wire.time for wire in wires if wire.time is not None]
+    if times and _PLAIN_TIMES.fullmatch("\n".join(times) + "\n") is None:
+        return None
+    datas = [bytes(wire.data) for wire in wires]
+    if b"null" in datas or any_too_deep(datas):
+        return None
+    return [
+        construct(w.id, w.source, w.type, data, w.time, w.subject, w.datacontenttype)
+        for w, data in zip(wires, datas, strict=True)
+    ]
 
 
 def events_of(wires: Sequence[Wire], *, plain: bool) -> list[Event] | None:

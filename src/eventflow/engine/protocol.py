@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
 from eventflow.delivery import Attempt, Delivery, Parked, Place
 from eventflow.event import Event  # noqa: TC001  # the signatures are for readers at run time
+
+if TYPE_CHECKING:
+    from eventflow.engine.runs import Leases, Receipts
 
 
 class Kind(StrEnum):
@@ -69,6 +72,16 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     """It took the `Fallback`: it is in secondary storage, and comes to common from there."""
 
 
+class Way(NamedTuple):
+    """Where some of the events that are being accepted go, if nothing waits in common."""
+
+    topics: tuple[str, ...]
+    indexes: Sequence[int]
+    """Which events of those given, growing."""
+    rank: int
+    """The priority of all of them: 0 is critical."""
+
+
 class Lease(msgspec.Struct, frozen=True, gc=False):
     """The right to settle one delivery, until it runs out."""
 
@@ -76,6 +89,38 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     queue: Queue
     token: Any
     """Opaque to everyone but the engine that gave it."""
+
+
+class Run(Protocol):
+    """Plain deliveries of one topic, leased together: they have met no trouble and were accepted at
+    once, so that nothing sets them apart but their events. Each is known by its index.
+    """  # noqa: D205  # one thought
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """Their events, in order of entry."""
+        ...
+
+    @property
+    def accepted_at(self) -> float:
+        """When they were accepted, seconds since 1970."""
+        ...
+
+    def __len__(self) -> int:
+        """How many they are."""
+        ...
+
+    def refs(self, start: int, stop: int) -> Sequence[str]:
+        """Return the refs of some of them."""
+        ...
+
+    def delivery(self, index: int) -> Delivery:
+        """Return one of them, for a handler that asks for it."""
+        ...
+
+    def lease(self, index: int) -> Lease:
+        """Take one out: from now on it is settled and extended by itself, not with the run."""
+        ...
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
@@ -121,7 +166,15 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     targets: tuple[Target, ...]
 
 
-Act = Settle | Route
+class Finish(msgspec.Struct, frozen=True, gc=False):
+    """Some of a run have ended well: they are delivered."""
+
+    run: Run
+    spans: Sequence[tuple[int, int]]
+    """First index and the one after the last, of each stretch."""
+
+
+Act = Settle | Route | Finish
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
@@ -249,9 +302,13 @@ class Engine(Protocol):
         ...
 
     async def accept(
-        self, events: Sequence[Event], *, fallback: Fallback | None = None
-    ) -> Sequence[Receipt]:
+        self, events: Sequence[Event], ways: Sequence[Way] = (), *, fallback: Fallback | None = None
+    ) -> Receipts:
         """Store the events in common, all or none of them (G1, G2, G3).
+
+        Where nothing waits in common, none is a duplicate and all of `ways` have room, an engine
+        may let them take these at once, in the same durable write: they then count as accepted,
+        routed and arrived. The answer says so. An engine need not.
 
         Where common, or the memory limit, has no room for all that are new, they take `fallback`,
         again all or none: deliveries in common, hop 0, that storage holds before this returns.
@@ -264,7 +321,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Sequence[Lease]:
+    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Leases:
         """Lease up to `limit` deliveries, waiting at most `wait_s` seconds for the first.
 
         From a lane only what is due; that may always be settled back into the lane, which can't
@@ -292,8 +349,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def extend(self, leases: Sequence[Lease]) -> Sequence[bool]:
-        """Let the leases last `lease_s` from now; False for each that was lost."""
+    async def extend(self, leases: Sequence[Lease | Run]) -> Sequence[bool]:
+        """Let the leases last `lease_s` from now (of a run: those it still holds).
+
+        False for each that was lost.
+        """
         ...
 
     async def place(self, items: Sequence[Placing]) -> Sequence[Placed]:

@@ -7,7 +7,8 @@ refs are known from its first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,49 @@ def refs_from(first: str, count: int) -> list[str]:
     """Return `count` refs, the given one first."""
     head, low = first[:24], int(first[24:], 16)
     return [f"{head}{low + n:012x}" for n in range(count)]
+
+
+class Refs(Sequence[str]):
+    """Refs of one batch, or of some of it: text is made only of those that are looked at."""
+
+    __slots__ = ("_head", "_low", "_offsets")
+
+    def __init__(self, first: str, offsets: Sequence[int]) -> None:
+        """Name some refs of a batch.
+
+        Args:
+            first: The batch's first ref.
+            offsets: How far from it each ref is, growing.
+        """
+        self._head = first[:24]
+        self._low = int(first[24:], 16)
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> Refs: ...
+    def __getitem__(self, at: int | slice) -> str | Refs:
+        if isinstance(at, slice):
+            return Refs(f"{self._head}{self._low:012x}", self._offsets[at])
+        return f"{self._head}{self._low + self._offsets[at]:012x}"
+
+    def __contains__(self, ref: object) -> bool:
+        return self.offset(ref) is not None
+
+    def offset(self, ref: object) -> int | None:
+        """Return how far a ref is from the batch's first, None where it is none of these."""
+        if not isinstance(ref, str) or ref[:24] != self._head:
+            return None
+        try:
+            offset = int(ref[24:], 16) - self._low
+        except ValueError:
+            return None
+        spelt = f"{self._head}{self._low + offset:012x}" == ref
+        return offset if spelt and offset in self._offsets else None
 
 
 def _text(millis: int, version: int, variant: int, low: int) -> str:

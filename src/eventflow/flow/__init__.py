@@ -5,6 +5,7 @@
     topic       what a topic is, how fast it goes, whether it may go
     worker      run the topic's handler, as many at once as it may
     handlers    what a handler is
+    feed        a leased run of plain deliveries, shared by the slots
     slots       how one is run, with its timeout
     executors   where one is run that must not be in the loop: a thread, a process
     failures    what an exception means

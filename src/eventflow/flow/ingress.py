@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eventflow.delivery import COMMON, Delivery, Parked
-from eventflow.engine.protocol import Fallback, Note
+from eventflow.engine.protocol import Fallback, Note, Way
 from eventflow.errors import EngineUnavailable, InvalidEvent, QueueFull, TooLarge, Unroutable
 from eventflow.policy.admission import door_open, retry_after_s
 from eventflow.policy.decide import decide
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from eventflow.clock import Clock
     from eventflow.engine.protocol import Engine, Receipt
+    from eventflow.engine.runs import Receipts
     from eventflow.event import Event
     from eventflow.flow.ledger import Ledger
     from eventflow.flow.schemas import Schemas
@@ -79,7 +80,7 @@ class Ingress:
         self._check_storage()
         try:
             try:
-                receipts = await self._engine.accept(events)
+                receipts = await self._engine.accept(events, self._ways(events))
             except QueueFull:
                 if not park:
                     raise
@@ -88,15 +89,16 @@ class Ingress:
             raise QueueFull(
                 full.queue, full.capacity, self.drains_in_s(len(events)), full.why
             ) from None
-        metrics = self._ledger.metrics
-        duplicates = sum(receipt.duplicate for receipt in receipts)
+        metrics, duplicates = self._ledger.metrics, receipts.duplicates
         if len(receipts) > duplicates:
             metrics.count(names.EVENTS_ACCEPTED, len(receipts) - duplicates)
         if duplicates:
             metrics.count(names.EVENTS_DUPLICATE, duplicates)
+        if receipts.ways:
+            self._routed(receipts.ways)
         return receipts
 
-    async def _park(self, events: Sequence[Event]) -> Sequence[Receipt]:
+    async def _park(self, events: Sequence[Event]) -> Receipts:
         """Have the events stored in common, or if it is still full in secondary storage."""
         now = self._clock.now_s()
         common = self._topics[COMMON]
@@ -118,6 +120,21 @@ class Ingress:
             self._ledger.placed(COMMON, [place] * parked)
         return receipts
 
+    def _ways(self, events: Sequence[Event]) -> list[Way]:
+        """Return where the events go, for the engine to take if nothing waits in common."""
+        found = self.routes.together(events)
+        return [Way(same.topics, same.indexes, same.rank) for same in found]
+
+    def _routed(self, ways: Sequence[Way]) -> None:
+        """Count what has gone through common in the write that accepted it."""
+        now = self._clock.now_s()
+        for way in ways:
+            count = len(way.indexes)
+            self._topics[COMMON].delivered.add(now, count)
+            for topic in way.topics:
+                self._topics[topic].arrived.add(now, count)
+                self._ledger.routed(topic, count)
+
     def drains_in_s(self, count: int) -> float:
         """Return in how many whole seconds common has let go of `count` events, at its pace now."""
         pace = self._topics[COMMON].delivered.per_s(self._clock.now_s())
@@ -126,11 +143,11 @@ class Ingress:
     def _check(self, events: Sequence[Event]) -> None:
         limit = self.rules.max_event_bytes
         alone = len(events) == 1
-        for index, event in enumerate(events):
-            size = 0 if event.body is None else len(event.body)
-            if size > limit:
-                which = "the event's data" if alone else f"event {index}: its data"
-                raise TooLarge(which, size, limit, "[common] max_event")
+        sizes = [0 if event.body is None else len(event.body) for event in events]
+        if max(sizes, default=0) > limit:
+            index, size = next((at, size) for at, size in enumerate(sizes) if size > limit)
+            which = "the event's data" if alone else f"event {index}: its data"
+            raise TooLarge(which, size, limit, "[common] max_event")
         if self._schemas:
             for index, event in enumerate(events):
                 problems = self._schemas.problems(event)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from eventflow.clock import Clock
+    from eventflow.engine.protocol import Run
     from eventflow.telemetry.metrics import Metrics
 
 
@@ -75,6 +76,24 @@ class Ledger:
             elif kind is Retrying:
                 overflow = reason == Reason.TOPIC_FULL.value
                 self.metrics.count(names.OVERFLOWS if overflow else names.RETRIES, count, topic)
+
+    def routed(self, topic: str, count: int) -> None:
+        """Count deliveries that came into a topic's queue as they were accepted."""
+        self.rows[Row.ROUTED.value] += count
+        self.metrics.count(names.ROW_TAKEN, count, Row.ROUTED.value)
+        self.metrics.count(names.DELIVERIES_ROUTED, count, topic)
+
+    def delivered_of_run(self, topic: str, run: Run, spans: Sequence[tuple[int, int]]) -> None:
+        """Count deliveries of a run that ended well."""
+        now = self.clock.now_s()
+        count = 0
+        for start, stop in spans:
+            count += stop - start
+            self.history.add(now, topic, run.refs(start, stop))
+        self.rows[Row.DELIVERED.value] += count
+        self.metrics.count(names.ROW_TAKEN, count, Row.DELIVERED.value)
+        self.metrics.count(names.DELIVERIES_DELIVERED, count, topic)
+        self.metrics.observe_same(names.DELIVERY_SECONDS, now - run.accepted_at, count, topic)
 
     def delivered(self, topic: str, refs: Sequence[str], accepted: Sequence[float]) -> None:
         """Count deliveries that ended well, and how long each took since it was accepted."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from eventflow.clock import Clock
-    from eventflow.engine.protocol import Engine, Lease
+    from eventflow.engine.protocol import Engine, Lease, Run
     from eventflow.flow.settler import Settler
     from eventflow.policy.routing import Router
     from eventflow.storage.protocol import Actor, Storage
@@ -193,7 +193,7 @@ class Flow:
             if leases:
                 await self.tools.engine.extend(leases)
 
-    def _held(self) -> list[Lease]:
+    def _held(self) -> list[Lease | Run]:
         held = self.router.settler.leases()
         for worker in self.workers.values():
             held += worker.leases()

@@ -14,7 +14,7 @@ from eventflow.errors import EngineUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from eventflow.engine.protocol import Act, Engine, Lease, Settled
+    from eventflow.engine.protocol import Act, Engine, Lease, Run, Settled
 
 AGAIN_S = 1.0
 """How long what found no place, or an engine that could not write, is left alone."""
@@ -24,8 +24,8 @@ class Item(Protocol):
     """A lease, and what it takes to end it."""
 
     @property
-    def lease(self) -> Lease:
-        """The lease to be ended."""
+    def lease(self) -> Lease | Run:
+        """The lease to be ended, or the run of which some is."""
         ...
 
     def act(self) -> Act:
@@ -67,7 +67,7 @@ class Settler(Generic[I]):
         """How many items have not been answered yet."""
         return len(self._items) + len(self._in_flight) + len(self.stuck)
 
-    def leases(self) -> list[Lease]:
+    def leases(self) -> list[Lease | Run]:
         """Return every lease it holds, for them to be extended."""
         return [item.lease for item in (*self._items, *self._in_flight, *self.stuck)]
 

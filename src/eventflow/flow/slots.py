@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from eventflow.clock import Clock
     from eventflow.delivery import Delivery
+    from eventflow.flow.feed import Feed
     from eventflow.flow.handlers import Handler
     from eventflow.policy.causes import Verdict
     from eventflow.telemetry.metrics import Metrics
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 _TIMES_MAX = 500
 """Durations that are collected before they are counted: once a batch, not once an event."""
+SLICE_S = 0.005
+"""So long a slot goes on with a feed before it looks at anything else: pauses, leaving, gates."""
 _SAYS_ITSELF = (Permanent, RetryLater, SinkError)
 """What a handler may still say after its timeout."""
 
@@ -164,6 +167,10 @@ class Runner:
         slot = self._slots.get(number) or self._new_slot(number)
         return slot.run(delivery)
 
+    def slot(self, number: int) -> Slot:
+        """Return slot `number`: for feeds, which are run in the loop only."""
+        return self._slots.get(number) or self._new_slot(number)
+
     def run_batch(
         self, number: int, deliveries: Sequence[Delivery]
     ) -> Awaitable[Sequence[Outcome]]:
@@ -188,7 +195,8 @@ class Runner:
 
     def flush_times(self) -> None:
         """Count the durations that were collected."""
-        times, self.times = self.times, []
+        times = self.times[:]
+        self.times.clear()  # not a new one: slots hold on to it
         if times:
             self._metrics.observe(names.HANDLER_SECONDS, times, self.topic)
 
@@ -272,13 +280,19 @@ class Runner:
 class Slot:
     """Runs a handler, one call after the other, always in the same task."""
 
-    __slots__ = ("_runner", "_task", "deadline", "job", "overdue")
+    __slots__ = ("_runner", "_task", "began", "deadline", "index", "job", "overdue", "ran")
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._task: asyncio.Task[Any] | None = None
+        self.began = 0.0
+        """When the run began, in the loop's time."""
+        self.index = -1
+        """Which of its feed it runs."""
+        self.ran = 0
+        """How many of its feed it has started since it was given to it."""
         self.deadline = inf
-        """When the run has to have ended, in the loop's time; infinity: nothing runs."""
+        """When to look whether the run is over its time; infinity: nothing runs."""
         self.overdue = False
         """The timeout has cancelled the task, and the run has not ended yet."""
         self.job: ProcessFuture[Any] | None = None
@@ -316,6 +330,54 @@ class Slot:
             runner.flush_times()
         return outcome
 
+    async def run_feed(self, feed: Feed, limit: int) -> Outcome | None:
+        """Run up to `limit` deliveries of a feed, for some milliseconds at most.
+
+        Each that ends well is added to `feed.done`. The first that does not ends it: its outcome
+        is returned, `index` says which it is. None: all ended well.
+        """
+        runner = self._runner
+        handler, times = runner.handler, runner.times
+        if self._task is None or self._task.done():
+            self._task = asyncio.current_task()
+        function, time = handler.function, runner.timekeeper.time
+        run, done = feed.run, feed.done
+        events, wants_delivery = run.events, handler.wants_delivery
+        index = feed.at
+        began = ended = self.begin()
+        until = began + SLICE_S
+        self.ran = 0
+        try:
+            while feed.at < feed.stop and self.ran < limit and ended < until and not self.overdue:
+                index = feed.at
+                feed.at = index + 1
+                self.ran += 1
+                if wants_delivery:
+                    await function(events[index], run.delivery(index))
+                else:
+                    await function(events[index])
+                ended = time()
+                times.append(ended - began)
+                self.began = began = ended
+                done.append(index)
+                if not feed.asked:
+                    feed.ask(feed)
+        except (Exception, CancelledError) as error:
+            self.index = index
+            times.append(time() - began)
+            outcome = self._outcome(error)
+            if outcome is None:
+                raise
+            return outcome
+        else:
+            if self.overdue or self._task.cancelling():  # type: ignore[union-attr]  # a task runs
+                self._outcome(None)
+            return None
+        finally:
+            self.deadline = inf
+            if len(times) >= _TIMES_MAX:
+                runner.flush_times()
+
     async def run_batch(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         """Run the handler with a list of deliveries."""
         runner = self._runner
@@ -348,7 +410,7 @@ class Slot:
     def begin(self) -> float:
         """Start the clock of a run; return when that was, in the loop's time."""
         timekeeper = self._runner.timekeeper
-        began = timekeeper.time()
+        self.began = began = timekeeper.time()
         self.deadline = deadline = began + self._runner.handler.timeout_s
         if deadline < timekeeper.armed_at:
             timekeeper.arm(deadline)
@@ -359,6 +421,9 @@ class Slot:
         if self.job is not None and not self.job.running():
             # No process has taken it yet, one may just be started: its time has not begun.
             self.deadline = now + self._runner.handler.timeout_s
+            return
+        self.deadline = self.began + self._runner.handler.timeout_s
+        if self.deadline > now:  # what runs now began later, in the same feed
             return
         self.deadline = inf
         self.overdue = True

@@ -4,7 +4,8 @@
     slot      takes what was fetched, runs the handler, hands the outcome to the settler
     settler   ends the leases of what has finished, a batch at a time
 
-Nothing is made per event but the call of the handler: no task, no timer, no lock.
+Nothing is made per event but the call of the handler: no task, no timer, no lock. Plain deliveries
+come in runs, which slots share as feeds; one gets a lease of its own when it does not end well.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from eventflow.delivery import CLEAN, DELIVERED, RELEASED, Attempt, Decision, Delivery, Place
 from eventflow.engine.protocol import Act, Kind, Lease, Note, Queue, Settle, Settled
 from eventflow.errors import EngineUnavailable
 from eventflow.flow.failures import storable
+from eventflow.flow.feed import Done, Feed
 from eventflow.flow.settler import AGAIN_S, Settler
 from eventflow.policy.decide import decide
 from eventflow.policy.outcome import SUCCEEDED, Failed, Outcome, Postponed, Started, Succeeded
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from eventflow.clock import Clock
-    from eventflow.engine.protocol import Engine
+    from eventflow.engine.protocol import Engine, Run
+    from eventflow.engine.runs import Leases
     from eventflow.flow.gate import Gate
     from eventflow.flow.handlers import Batch
     from eventflow.flow.ledger import Ledger
@@ -45,6 +49,7 @@ UNSETTLED_MAX = 2_000
 YIELD_AFTER = 128
 """Runs without a pause before others get their turn in the event loop."""
 _STARTED = Started()
+_SUCCEEDED = ("succeeded", "")
 _ENDED_WELL = (DELIVERED,)
 _GIVEN_BACK = (RELEASED,)
 
@@ -97,16 +102,19 @@ class Worker:
         self.clock = clock
         self._draw = draw
         self._queue = Queue(Kind.TOPIC, topic.name)
-        self.settler: Settler[Ran] = Settler(engine, self._settled)
-        self._fetched: deque[Lease] = deque()
+        self.settler: Settler[Ran | Done] = Settler(engine, self._settled)
+        self._fetched: deque[Lease | Feed] = deque()
+        self._feeds: set[Feed] = set()
+        """Those that are not settled to the end."""
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._help_asked = False
         self._slot_freed = asyncio.Event()
-        self.running: dict[int, Lease] = {}
+        self.running: dict[int, Lease | Feed] = {}
         """By slot: what is being run (of a batch, its first)."""
         self.gathering: dict[int, list[Lease]] = {}
         """By slot: what waits for its batch to fill, or runs in it."""
-        self._run_s = 0.0
-        """How long a run takes, smoothed: 0 until one has been timed."""
+        self._run_s = inf
+        """How long a run takes, smoothed: without end until one has been timed."""
         self.on_room: Callable[[], None] = lambda: None
         """Told after each batch that left the queue."""
 
@@ -133,9 +141,23 @@ class Worker:
             if topic.paused:
                 self._give_back(leases)
             elif leases:
-                self._fetched.extend(leases)
-                self._wake_slot()
+                self._take_over(leases)
+                self._wake_slots(1)
                 await asyncio.sleep(0)
+
+    def _take_over(self, leases: Leases) -> None:
+        for part in leases.parts:
+            if isinstance(part, Lease):
+                self._fetched.append(part)
+            else:
+                feed = Feed(part, self._settle_feed)
+                self._feeds.add(feed)
+                self._fetched.append(feed)
+
+    def _settle_feed(self, feed: Feed) -> None:
+        """See to it that what is done of a feed gets settled."""
+        feed.asked = True
+        self.settler.add(Done(feed))
 
     async def _rest(self) -> None:
         self.release_fetched()
@@ -149,23 +171,71 @@ class Worker:
 
     def _room(self) -> int:
         """Return how many more may be leased: free slots, and more ahead where runs are quick."""
-        taken = len(self.running) + len(self._fetched) + len(self.settler.stuck)
+        waiting = self._waiting()
+        taken = len(self.running) + waiting + len(self.settler.stuck)
         taken += self._runner.stuck
         free = self._topic.concurrency - taken
-        if 0 < self._run_s < AHEAD_S:
-            free += min(AHEAD_MAX, int(AHEAD_S / self._run_s))
-        return min(free, UNSETTLED_MAX - self.settler.unsettled)
+        if self._run_s < AHEAD_S:
+            free += int(min(AHEAD_MAX, AHEAD_S / max(self._run_s, 1e-9)))
+        unsettled = self.settler.unsettled - waiting + sum(feed.open for feed in self._feeds)
+        return min(free, UNSETTLED_MAX - unsettled)
 
-    def _give_back(self, leases: Sequence[Lease] | deque[Lease]) -> None:
+    def _waiting(self) -> int:
+        """Return how many are fetched and not started."""
+        return sum(1 if isinstance(part, Lease) else len(part) for part in self._fetched)
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
             self.settler.add(Ran(lease, None, self, self.clock.now_s()))
 
-    def _wake_slot(self) -> None:
-        while self._idle:
+    def _taken_out(self, feed: Feed, index: int) -> Lease:
+        """Return the lease of one of a feed that goes its own way."""
+        self._less_open(feed, 1)
+        return feed.run.lease(index)
+
+    def _less_open(self, feed: Feed, count: int) -> None:
+        feed.open -= count
+        if not feed.open:
+            self._feeds.discard(feed)
+
+    def _head(self) -> Lease | Feed | None:
+        """Return what is to be started next; None: all that is fetched has been."""
+        fetched = self._fetched
+        while fetched:
+            head = fetched[0]
+            if isinstance(head, Lease) or len(head):
+                return head
+            fetched.popleft()
+        return None
+
+    def _next(self) -> Lease | None:
+        """Take the next that is fetched by itself."""
+        head = self._head()
+        if isinstance(head, Feed):
+            head.at += 1
+            return self._taken_out(head, head.at - 1)
+        if head is not None:
+            self._fetched.popleft()
+        return head
+
+    def _wake_slots(self, count: int) -> None:
+        while count > 0 and self._idle:
             waiter = self._idle.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                return
+                count -= 1
+
+    def _ask_help(self) -> None:
+        """See to it that other slots go on with what is fetched, should this run have to wait."""
+        if self._idle and not self._help_asked:
+            self._help_asked = True
+            asyncio.get_running_loop().call_soon(self._help)
+
+    def _help(self) -> None:
+        """Wake slots for what is fetched: the loop has its turn, so what runs is waiting."""
+        self._help_asked = False
+        if self.running:
+            self._wake_slots(self._waiting())
 
     # running -----------------------------------------------------------------
 
@@ -175,15 +245,15 @@ class Worker:
         loop = asyncio.get_running_loop()
         ran = 0
         while True:
-            if not self._fetched or self._topic.paused:
+            if self._topic.paused or self._head() is None:
                 self._slot_freed.set()
                 await self._until_woken()
                 ran = 0
                 continue
             began = loop.time()
             count = await (self._run_batch(number, batch) if batch else self._run_some(number))
-            took = (loop.time() - began) / count
-            self._run_s = took if self._run_s == 0 else 0.8 * self._run_s + 0.2 * took
+            took = (loop.time() - began) / max(count, 1)
+            self._run_s = took if self._run_s == inf else 0.8 * self._run_s + 0.2 * took
             ran += count
             self._slot_freed.set()
             if ran >= YIELD_AFTER:
@@ -199,11 +269,20 @@ class Worker:
         """Run up to a few deliveries; return how many."""
         count = 0
         fetched, settler, runner, gate = self._fetched, self.settler, self._runner, self._gate
-        while fetched and count < YIELD_AFTER:
-            lease = fetched.popleft()
+        while count < YIELD_AFTER:
+            head = self._head()
+            if isinstance(head, Feed) and runner.elsewhere is None:
+                if gate.closed:
+                    await gate.opened()
+                    continue
+                count += await self._run_feed(number, head, YIELD_AFTER - count)
+                continue
+            lease = self._next()
+            if lease is None:
+                break
             count += 1
             if fetched:
-                self._wake_slot()  # should this run have to wait, another slot goes on
+                self._ask_help()
             delivery = lease.delivery
             if (
                 delivery.tally is not CLEAN or delivery.event.extensions is not None
@@ -224,6 +303,28 @@ class Worker:
                 gate.left()
             settler.add(Ran(lease, outcome, self, started_at))
         return count
+
+    async def _run_feed(self, number: int, feed: Feed, limit: int) -> int:
+        """Run some of a feed; return how many were started."""
+        gate = self._gate
+        if len(feed) > 1 or len(self._fetched) > 1:
+            self._ask_help()
+        self.running[number] = feed
+        gate.running += 1
+        slot = self._runner.slot(number)
+        try:
+            outcome = await slot.run_feed(feed, limit)
+        except BaseException:
+            self.settler.add(Ran(self._taken_out(feed, slot.index), None, self, self.clock.now_s()))
+            raise
+        finally:
+            del self.running[number]
+            gate.left()
+        if outcome is not None:
+            took_s = asyncio.get_running_loop().time() - slot.began
+            lease = self._taken_out(feed, slot.index)
+            self.settler.add(Ran(lease, outcome, self, self.clock.now_s() - took_s))
+        return slot.ran
 
     async def _may_start(self, number: int, lease: Lease) -> bool:
         """Settle what must not run (expired, poison); run alone what has crashed before."""
@@ -280,8 +381,7 @@ class Worker:
         self.gathering[number] = leases
         try:
             while True:
-                while self._fetched and len(leases) < batch.max:
-                    lease = self._fetched.popleft()
+                while len(leases) < batch.max and (lease := self._next()) is not None:
                     delivery = lease.delivery
                     plain = delivery.tally is CLEAN and delivery.event.extensions is None
                     if plain or await self._may_start(number, lease):
@@ -331,12 +431,18 @@ class Worker:
             self._draw(),
         )
 
-    def _settled(self, items: Sequence[Ran], answers: Sequence[Settled]) -> None:
+    def _settled(self, items: Sequence[Ran | Done], answers: Sequence[Settled]) -> None:
         refs: list[str] = []
         accepted: list[float] = []
         others: list[Place | None] = []
         for item, answer in zip(items, answers, strict=True):
             taken = answer.taken
+            if isinstance(item, Done):
+                self._less_open(item.feed, item.count)
+                if taken is DELIVERED:
+                    self._topic.delivered.add(self.clock.now_s(), item.count)
+                    self._ledger.delivered_of_run(self._topic.name, item.feed.run, item.spans)
+                continue
             if taken is DELIVERED:
                 delivery = item.lease.delivery
                 refs.append(delivery.ref)
@@ -352,18 +458,21 @@ class Worker:
         self._slot_freed.set()
         self.on_room()
 
-    def _count_runs(self, items: Sequence[Ran]) -> None:
+    def _count_runs(self, items: Sequence[Ran | Done]) -> None:
         metrics, topic = self._ledger.metrics, self._topic.name
-        kinds = Counter(_kind(item.outcome) for item in items)
+        kinds = Counter(_kind(item.outcome) for item in items if isinstance(item, Ran))
+        kinds[_SUCCEEDED] += sum(item.count for item in items if isinstance(item, Done))
         for (outcome, cause), count in kinds.items():
-            if outcome:
+            if outcome and count:
                 metrics.count(names.ATTEMPTS, count, topic, outcome)
             if cause:
                 metrics.count(names.FAILURES, count, topic, cause)
 
-    def leases(self) -> list[Lease]:
+    def leases(self) -> list[Lease | Run]:
         """Return every lease it holds, for them to be extended."""
-        held = [*self.running.values(), *self._fetched, *self.settler.leases()]
+        held: list[Lease | Run] = [feed.run for feed in self._feeds]
+        held += [one for one in (*self.running.values(), *self._fetched) if isinstance(one, Lease)]
+        held += [one for one in self.settler.leases() if isinstance(one, Lease)]
         for leases in self.gathering.values():
             held += leases
         return held
@@ -371,19 +480,20 @@ class Worker:
     @property
     def busy(self) -> int:
         """How many deliveries it has leased and not settled."""
-        return len(self.running) + len(self._fetched) + self.settler.unsettled
+        singles = sum(isinstance(one, Lease) for one in (*self.running.values(), *self._fetched))
+        return singles + self.settler.unsettled + sum(feed.open for feed in self._feeds)
 
     def release_fetched(self) -> None:
         """Give back what has not been started: the node is stopping."""
-        self._give_back(self._fetched)
-        self._fetched.clear()
+        while (lease := self._next()) is not None:
+            self._give_back([lease])
 
 
 def _kind(outcome: Outcome | None) -> tuple[str, str]:
     """Return how a run ended and from what cause, as the metrics call it."""
     match outcome:
         case Succeeded():
-            return "succeeded", ""
+            return _SUCCEEDED
         case Failed(timed_out=True):
             return "timeout", outcome.cause
         case Failed(permanent=True):

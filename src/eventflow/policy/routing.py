@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eventflow.errors import ConfigError
+from eventflow.event import PRIORITIES, Priority
 from eventflow.policy.expression import Expression, ExpressionError, Names
 from eventflow.policy.glob import Glob
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from eventflow.event import Event
 
 REMEMBERED_TYPES = 4096
+_TIMES = frozenset({"expirytime", "deliverat"})
+_NORMAL = PRIORITIES.index(Priority.NORMAL)
 _LONGEST_REMEMBERED = 256
 """Characters of a type: types come from outside, and must not fill the memory."""
 
@@ -45,6 +48,16 @@ class Destinations(msgspec.Struct, frozen=True, gc=False):
     """Each once, in the order of the routes. Empty: no route takes it."""
     filter_errors: int = 0
     """Filters that failed."""
+
+
+class Together(msgspec.Struct, frozen=True, gc=False):
+    """Events of a batch that go the same way."""
+
+    topics: tuple[str, ...]
+    rank: int
+    """Of their priority: 0 is critical."""
+    indexes: list[int]
+    """Which they are, growing."""
 
 
 class _Compiled(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +82,37 @@ class Router:
         if found is None:
             found = self._remember(event.type)
         return found if isinstance(found, Destinations) else _filtered(found, event)
+
+    def together(self, events: Sequence[Event]) -> list[Together]:
+        """Return where the events of a batch go, those that go the same way together.
+
+        Left out is what takes more than a look at its routes: an event that expires or is to be
+        delivered later, and one that no route takes.
+        """
+        kinds: dict[str | tuple[str, int], list[int]] = {}
+        for index, event in enumerate(events):
+            kind: str | tuple[str, int] = event.type
+            if event.extensions is not None:
+                if not _TIMES.isdisjoint(event.extensions):
+                    continue
+                kind = (event.type, event.rank)
+            same = kinds.get(kind)
+            if same is None:
+                kinds[kind] = [index]
+            else:
+                same.append(index)
+        ways: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        for kind, indexes in kinds.items():
+            type, rank = (kind, _NORMAL) if isinstance(kind, str) else kind
+            found = self._by_type.get(type) or self._remember(type)
+            if isinstance(found, Destinations):
+                ways.setdefault((found.topics, rank), []).extend(indexes)
+            else:
+                for index in indexes:
+                    filtered = _filtered(found, events[index])
+                    ways.setdefault((filtered.topics, rank), []).append(index)
+        ways = {way: indexes for way, indexes in ways.items() if way[0]}
+        return [Together(topics, rank, sorted(same)) for (topics, rank), same in ways.items()]
 
     def _remember(self, type: str) -> tuple[_Compiled, ...] | Destinations:
         """Keep all that the type says: where events of it go, or the routes still in question."""

@@ -89,12 +89,20 @@ class Metrics:
     def observe(self, metric: Metric, values: Sequence[float], *labels: str) -> None:
         """Add the values of a batch to a histogram."""
         with self._lock:
-            series = self._histograms[metric]
-            buckets = series.get(labels)
-            if buckets is None:
-                labels = self._bounded(metric, labels)
-                buckets = series.setdefault(labels, _Buckets(metric.buckets))
-            buckets.add(values)
+            self._buckets(metric, labels).add(values)
+
+    def observe_same(self, metric: Metric, value: float, n: int, *labels: str) -> None:
+        """Add the same value `n` times to a histogram."""
+        with self._lock:
+            self._buckets(metric, labels).add_same(value, n)
+
+    def _buckets(self, metric: Metric, labels: Labels) -> _Buckets:
+        series = self._histograms[metric]
+        buckets = series.get(labels)
+        if buckets is None:
+            labels = self._bounded(metric, labels)
+            buckets = series.setdefault(labels, _Buckets(metric.buckets))
+        return buckets
 
     def read(self, reader: Callable[[], Iterable[Reading]]) -> Callable[[], None]:
         """Ask `reader` for gauges at each scrape: (metric, labels, value) for each series.
@@ -246,6 +254,10 @@ class _Buckets:
             counts[index] += upto - below
             below = upto
         counts[-1] += len(ordered) - below
+
+    def add_same(self, value: float, n: int) -> None:
+        self.sum += value * n
+        self.counts[bisect_left(self.bounds, value)] += n
 
     def cumulated(self) -> list[tuple[str, float]]:
         bounds = [*map(repr, self.bounds), "+Inf"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 import pytest_asyncio
 
@@ -33,6 +34,7 @@ from eventflow.engine.protocol import (
     Settle,
     Target,
     TopicPlan,
+    Way,
 )
 from eventflow.event import Event
 from eventflow.storage.protocol import Filter
@@ -176,9 +178,22 @@ async def route(engine: Engine, lease: Lease, ways: Mapping[str, Sequence[Place]
     return answer
 
 
+STRAIGHT: WeakSet[Any] = WeakSet()
+"""Engines whose events go into their topics in the write that accepts them: see `bring`."""
+
+
 async def bring(engine: Engine, name: str, *given: Event) -> None:
-    """Accept events and route them into one topic's queue."""
-    await engine.accept(given)
+    """Accept events and route them into one topic's queue; all at once, if it is `STRAIGHT`."""
+    ways = []
+    if engine in STRAIGHT:
+        ranks = [event.rank for event in given]
+        ways = [
+            Way((name,), [at for at, other in enumerate(ranks) if other == rank], rank)
+            for rank in sorted(set(ranks))
+        ]
+    receipts = await engine.accept(given, ways)
+    if receipts.ways:
+        return
     leases = await lease(engine, COMMON_QUEUE)
     acts = [Route(one, (Target(name, (QUEUED,)),)) for one in leases]
     answers = await engine.settle(acts)
@@ -253,6 +268,7 @@ __all__ = [
     "DELIVERED",
     "LEASE_S",
     "QUEUED",
+    "STRAIGHT",
     "DurableBench",
     "EngineBench",
     "bring",

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
     from eventflow.engine.embedded.journal import Desk, Journal
     from eventflow.engine.embedded.writer import Writer
+    from eventflow.event import Event
 
 T = TypeVar("T")
+
+SOON_S = 0.002
+"""How long what nobody waits for (that something was started) may wait for a commit to ride in."""
 
 
 class Txn:
     """A change, and what to do on the event loop when it is durable or has failed."""
 
-    __slots__ = ("apply", "change", "done", "undo", "units", "work")
+    __slots__ = ("apply", "change", "done", "events", "numbered", "undo", "units", "work")
 
     def __init__(
         self,
@@ -40,8 +44,12 @@ class Txn:
         self.change = Change()
         self.units: list[StorageUnit] = []
         self.work: list[Work] = []
+        self.events: list[Event] = []
+        """New events. Those of all transactions of a commit share a row."""
+        self.numbered: Callable[[int], None] | None = None
+        """Told before the commit where the first of them stands there."""
         self.apply = apply
-        """Called with this and the commit's row, when it is durable."""
+        """Called with this and the commit's row, when it is durable; `row.body` has `events`."""
         self.undo = undo
         """Called when nothing of it happened."""
         self.done: asyncio.Future[None] | None = None
@@ -76,6 +84,7 @@ class Committer:
         self._dropping: list[int] = []
         self._row = Anchor(0)
         self._started_s = 0.0
+        self._soon: asyncio.TimerHandle | None = None
 
     def take_numbers(self, count: int) -> int:
         """Return the first of `count` numbers that no entry has had before."""
@@ -101,6 +110,15 @@ class Committer:
         if not self._busy:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._go)
+
+    def kick_soon(self) -> None:
+        """See to it that a commit comes within `SOON_S`; one that comes before will do."""
+        if not self._busy and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(SOON_S, self._now)
+
+    def _now(self) -> None:
+        self._soon = None
+        self.kick()
 
     async def work(self, call: Callable[[Desk], T], landed: Callable[[], None] | None = None) -> T:
         """Run a function inside a commit and return what it returned, or raise what it raised.
@@ -136,6 +154,9 @@ class Committer:
         self.broken = True
 
     def _go(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         batch, self._waiting = self._waiting, []
         if self.before_commit is not None and not self.journal.read_only:
             rider = Txn()
@@ -155,12 +176,13 @@ class Committer:
         change = Change()
         units: list[StorageUnit] = []
         work: list[Work] = []
+        self._last_commit += 1
+        self._row = Anchor(self._last_commit)
+        self._number_events(batch, change)
         for txn in batch:
             change.join(txn.change)
             units += txn.units
             work += txn.work
-        self._last_commit += 1
-        self._row = Anchor(self._last_commit)
         # A file that is only read keeps what it could drop, and is asked nothing that would write.
         self._dropping = [] if self.journal.read_only else self.dead_bodies[:]
         self.dead_bodies.clear()
@@ -173,6 +195,21 @@ class Committer:
             drop_rows_below=0 if self.journal.read_only else self._drop_rows(),
             drop_bodies=self._dropping,
         )
+
+    def _number_events(self, batch: list[Txn], change: Change) -> None:
+        """Put the new events of all transactions into one row."""
+        events: list[Event] = []
+        for txn in batch:
+            events += txn.events
+        if not events:
+            return
+        first = at = self.take_numbers(len(events))
+        for txn in batch:
+            if txn.numbered is not None:
+                txn.numbered(at)
+                at += len(txn.events)
+        change.bodies.append((first, events))
+        self._row.body = Anchor(first, total=len(events))
 
     def _drop_rows(self) -> int:
         """Forget the rows at the front that nothing needs; return the first that stays."""

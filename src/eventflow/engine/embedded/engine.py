@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import uuid
+from functools import partial
 from math import inf
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from eventflow.delivery import COMMON, Delivery
+from eventflow.engine.embedded.arrival import Arrival
 from eventflow.engine.embedded.backup import Written, write_backup
 from eventflow.engine.embedded.cleaning import Cleaner
 from eventflow.engine.embedded.committer import Committer, Txn
+from eventflow.engine.embedded.dedup import Key, key_of, keys_of
 from eventflow.engine.embedded.journal import Journal
 from eventflow.engine.embedded.parking import Arrivals, Parking, kept_in_common
 from eventflow.engine.embedded.placement import Placement
-from eventflow.engine.embedded.queues import Anchor, BoundedQueue, Entry, Lane
+from eventflow.engine.embedded.queues import (
+    OUT,
+    SETTLING,
+    Anchor,
+    BoundedQueue,
+    Entry,
+    Lane,
+    weigh_all,
+)
 from eventflow.engine.embedded.records import Accepted
 from eventflow.engine.embedded.replay import Replay
 from eventflow.engine.embedded.riders import Riders
+from eventflow.engine.embedded.run import Run
 from eventflow.engine.embedded.settlement import LOST, Settlement, wake
-from eventflow.engine.embedded.state import OVERHEAD_BYTES, State
+from eventflow.engine.embedded.state import State
 from eventflow.engine.embedded.storage import EmbeddedStorage
 from eventflow.engine.embedded.writer import ThreadWriter, Writer
 from eventflow.engine.protocol import (
@@ -33,6 +43,7 @@ from eventflow.engine.protocol import (
     Counts,
     Depth,
     Fallback,
+    Finish,
     Found,
     Kind,
     Lease,
@@ -42,8 +53,10 @@ from eventflow.engine.protocol import (
     Queue,
     Receipt,
     Settled,
+    Way,
 )
-from eventflow.engine.refs import first_ref, refs_from
+from eventflow.engine.refs import Refs, first_ref
+from eventflow.engine.runs import Leases, Receipts
 from eventflow.errors import BackupRefused, EngineUnavailable, QueueFull
 from eventflow.policy.admission import room
 from eventflow.policy.priority import frame
@@ -56,6 +69,7 @@ if TYPE_CHECKING:
     import apsw
 
     from eventflow.clock import Clock
+    from eventflow.engine.protocol import Run as AnyRun
     from eventflow.event import Event
 
 CAUTIOUS_S = 60.0
@@ -70,10 +84,10 @@ class Batch(NamedTuple):
     """Events to be accepted together."""
 
     events: list[Event]
-    keys: list[bytes]
-    refs: list[str]
-    size_bytes: int
+    keys: list[Key]
     now: float
+    ways: Sequence[Way]
+    fallback: Fallback | None
 
 
 class EmbeddedEngine:
@@ -160,75 +174,86 @@ class EmbeddedEngine:
         return Applied(tuple(sorted(name for name in gone if _live(self.state.counts(name)))))
 
     async def accept(
-        self, events: Sequence[Event], *, fallback: Fallback | None = None
-    ) -> Sequence[Receipt]:
+        self, events: Sequence[Event], ways: Sequence[Way] = (), *, fallback: Fallback | None = None
+    ) -> Receipts:
         await self._parking.decided(events)
         self._check_open()
         now = self.clock.now_s()
-        fresh, keys, receipts = self._without_duplicates(events)
+        dedup = self.state.dedup
+        dedup.prune(now)
+        keys = keys_of(events)
         txn = Txn()
-        arrivals: Arrivals | None = None
-        if fresh:
-            refs = refs_from(first_ref(now, self._draw_bits), len(fresh))
-            try:
-                size = self._check_room(fresh)
-            except QueueFull:
-                if fallback is None:
-                    raise
-                arrivals = self._parking.plan(txn, fresh, refs, now, fallback)
-            else:
-                self._plan_accept(txn, Batch(fresh, keys, refs, size, now))
-            following = iter(refs)
-            seen: dict[bytes, str] = dict(zip(keys, refs, strict=True))
-            for index, receipt in enumerate(receipts):
-                if receipt is None:
-                    receipts[index] = Receipt(next(following), parked=arrivals is not None)
-                elif receipt.ref is None:  # the same pair earlier in this batch
-                    receipts[index] = Receipt(seen[events[index].key_bytes], duplicate=True)
+        known = keys and dedup.all_new(keys)
+        plan = self._accept_new if known else self._accept_some
+        receipts, parked = plan(txn, Batch(list(events), keys, now, ways, fallback))
         # Duplicates wait too: the first one's commit may still be on its way (G1).
         await self.committer.submit(txn)
-        if arrivals is not None and arrivals.unit.refused is not None:
-            raise arrivals.refusal(arrivals.unit.refused)
-        return [receipt for receipt in receipts if receipt is not None]
+        if parked is not None and parked.unit.refused is not None:
+            raise parked.refusal(parked.unit.refused)
+        return receipts
 
-    def _without_duplicates(
-        self, events: Sequence[Event]
-    ) -> tuple[list[Event], list[bytes], list[Receipt | None]]:
-        """Return the new events, their keys, and for each event its receipt if a duplicate."""
-        self.state.dedup.prune(self.clock.now_s())
+    def _accept_new(self, txn: Txn, batch: Batch) -> tuple[Receipts, Arrivals | None]:
+        """Plan to accept events none of which is a duplicate."""
+        events, keys, now, ways, fallback = batch
+        refs = Refs(first_ref(now, self._draw_bits), range(len(events)))
+        try:
+            size = self._check_room(events)
+        except QueueFull:
+            if fallback is None:
+                raise
+            parked = self._parking.plan(txn, events, keys, refs, now, fallback)
+            return Receipts(refs, [Receipt(ref, parked=True) for ref in refs]), parked
+        arrival = Arrival.planned(self.state, self.committer, events, refs[0], now, ways)
+        self.state.dedup.remember(keys, refs, now)
+        if arrival is None:
+            self._plan_accept(txn, batch, refs, size)
+            return Receipts(refs), None
+        arrival.into(txn)
+        txn.undo = partial(self._take_back_arrival, arrival, keys)
+        return Receipts(refs, ways=ways), None
+
+    def _take_back_arrival(self, arrival: Arrival, keys: list[Key]) -> None:
+        arrival.undo()
+        self.state.dedup.forget(keys)
+
+    def _accept_some(self, txn: Txn, batch: Batch) -> tuple[Receipts, Arrivals | None]:
+        """Plan to accept those that are no duplicates."""
         known = self.state.dedup.ref
-        fresh: list[Event] = []
-        keys: list[bytes] = []
-        batch: set[bytes] = set()
-        receipts: list[Receipt | None] = []
-        for event in events:
-            key = event.key_bytes
+        answers: dict[Key, Receipt] = {}
+        for key in set(batch.keys):
             ref = known(key)
             if ref is not None:
-                receipts.append(Receipt(ref, duplicate=True))
-            elif key in batch:
-                receipts.append(Receipt(None, duplicate=True))
-            else:
-                batch.add(key)
-                fresh.append(event)
-                keys.append(key)
-                receipts.append(None)
-        return fresh, keys, receipts
+                answers[key] = Receipt(ref, duplicate=True)
+        fresh: dict[Key, Event] = {}
+        for key, event in zip(batch.keys, batch.events, strict=True):
+            if key not in answers:
+                fresh.setdefault(key, event)
+        parked = None
+        if fresh:
+            new = batch._replace(events=list(fresh.values()), keys=list(fresh), ways=())
+            receipts, parked = self._accept_new(txn, new)
+            answers.update(zip(fresh, receipts, strict=True))
+        given = []
+        for key in batch.keys:
+            given.append(answers[key])
+            if key in fresh:  # the same pair again in this batch is a duplicate
+                answers[key] = Receipt(answers[key].ref, duplicate=True)
+        return Receipts((), given), parked
 
-    def _check_room(self, events: list[Event]) -> int:
+    def _check_room(self, events: Sequence[Event]) -> int:
         """Return the bytes these events take, having found that all fit."""
         common = self.state.common
         count = len(events)
-        urgent = sum(1 for event in events if event.extensions is not None and event.rank < 2)
+        extended = [event for event in events if event.extensions is not None]
+        urgent = sum([event.rank < 2 for event in extended])
         # All must fit, and those that are not urgent without the last tenth.
-        depth = common.depth
+        depth = common.depth + self.state.passing
         if (
             room(depth, common.capacity, 0, count) < count
             or room(depth, common.capacity, 2, count - urgent) < count - urgent
         ):
             raise QueueFull(COMMON, common.capacity, retry_after_s=1.0)
-        size = OVERHEAD_BYTES * count
-        size += sum([event.size_bytes for event in events])
+        size = weigh_all(events)
         limit = self.state.plan.memory_limit_bytes
         if self.state.memory_bytes + self.state.memory_reserved + size > limit:
             raise QueueFull(
@@ -236,28 +261,33 @@ class EmbeddedEngine:
             )
         return size
 
-    def _plan_accept(self, txn: Txn, batch: Batch) -> None:
+    def _plan_accept(self, txn: Txn, batch: Batch, refs: Refs, size: int) -> None:
         state = self.state
-        events, keys, refs, size, now = batch
+        events, keys, now = batch.events, batch.keys, batch.now
         count = len(events)
         first = self.committer.take_numbers(count)
-        txn.change.bodies.append((first, events))
-        txn.change.records.append(Accepted(first, refs[0], count, now))
+        event_number = 0
+
+        def numbered(at: int) -> None:
+            nonlocal event_number
+            event_number = at
+            txn.change.records.append(Accepted(first, refs[0], count, now, at))
+
+        txn.events = events
+        txn.numbered = numbered
         txn.change.count(COMMON, created=count)
         state.common.reserved += count
         state.memory_reserved += size
-        state.dedup.remember(keys, refs, now)
 
         def apply(_: Txn, row: Anchor) -> None:
             state.common.reserved -= count
             state.memory_reserved -= size
             state.tallies[COMMON].created += count
-            body = Anchor(first, size, count)
-            number = first
-            for event, ref in zip(events, refs, strict=True):
+            assert row.body is not None  # noqa: S101  # its commit brought these events
+            for offset, (event, ref) in enumerate(zip(events, refs, strict=True)):
                 delivery = Delivery(event, ref, COMMON, now, 0, now)
-                state.add(Entry(number, number, delivery, row, body), state.common)
-                number += 1
+                entry = Entry(first + offset, event_number + offset, delivery, row, row.body)
+                state.add(entry, state.common)
             wake(state.common)
 
         def undo() -> None:
@@ -267,7 +297,7 @@ class EmbeddedEngine:
 
         txn.apply, txn.undo = apply, undo
 
-    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Sequence[Lease]:
+    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Leases:
         self._check_open()
         place = self.state.place(queue)
         loop = asyncio.get_running_loop()
@@ -276,18 +306,19 @@ class EmbeddedEngine:
             now = self.clock.now_s()
             if now >= place.next_expiry:
                 self._expire(place, now)
+            parts: Sequence[Entry | Run]
             if isinstance(place, Lane):
-                entries = place.take_due(now, limit)
+                parts = place.take_due(now, limit)
             else:
-                entries = place.take(self._frame, limit)
-            if entries:
-                return await self._grant(place, entries, now)
+                parts = place.take(self._frame, limit)
+            if parts:
+                return await self._grant(place, parts, now)
             left = deadline - loop.time()
             if left <= 0:
                 break
             until = min(place.next_expiry, place.next_due if isinstance(place, Lane) else inf)
             await self._something(place, min(left, max(0.0, until - now)))
-        return []
+        return Leases()
 
     async def _something(self, place: BoundedQueue | Lane, wait_s: float) -> None:
         """Wait until something may have come, or `wait_s` seconds are over."""
@@ -304,34 +335,44 @@ class EmbeddedEngine:
                 place.waiters.remove(waiter)
 
     async def _grant(
-        self, place: BoundedQueue | Lane, entries: list[Entry], now: float
-    ) -> list[Lease]:
+        self, place: BoundedQueue | Lane, parts: Sequence[Entry | Run], now: float
+    ) -> Leases:
         until = now + self.state.plan.lease_s
         queue = place.queue
-        leases = []
-        for entry in entries:
-            lease = Lease(entry.delivery, queue, entry)
-            entry.lease = lease
-            entry.until = until
-            place.running[entry.number] = entry
+        leases: list[Lease | Run] = []
+        for part in parts:
+            if isinstance(part, Run):
+                part.grant(until)
+                leases.append(part)
+                continue
+            lease = Lease(part.delivery, queue, part)
+            part.lease = lease
+            part.until = until
+            place.running[part.number] = part
             leases.append(lease)
         place.next_expiry = min(place.next_expiry, until)
         if queue.kind is Kind.TOPIC and queue.topic != COMMON:
             await self._record_starts(leases, now)
-        return leases
+        return Leases(leases)
 
-    async def _record_starts(self, leases: list[Lease], now: float) -> None:
+    async def _record_starts(self, leases: Sequence[Lease | Run], now: float) -> None:
         # What was there at a crash is on record only once it really runs: see `start`.
-        fresh = [lease.token for lease in leases if not lease.delivery.tally.crashes]
+        fresh = [
+            lease.token
+            for lease in leases
+            if isinstance(lease, Lease) and not lease.delivery.tally.crashes
+        ]
+        runs = [lease for lease in leases if isinstance(lease, Run)]
         self._riders.starts(fresh)
-        if fresh and now < self._cautious_until:
+        self._riders.run_starts(runs)
+        if (fresh or runs) and now < self._cautious_until:
             try:
                 await self.committer.submit(Txn())
             except BaseException:  # also where whoever wanted the leases was cancelled
                 self._take_back(leases)
                 raise
-        elif fresh:
-            self.committer.kick()
+        elif fresh or runs:
+            self.committer.kick_soon()
 
     async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
         self._check_open()
@@ -350,9 +391,13 @@ class EmbeddedEngine:
         entry: Entry = lease.token
         return entry.lease is lease and (entry.settling or entry.until > now)
 
-    def _take_back(self, leases: list[Lease]) -> None:
+    def _take_back(self, leases: Sequence[Lease | Run]) -> None:
         """Put back what was leased but not handed over, where nobody else has it by now."""
-        held: list[Entry] = [lease.token for lease in leases if lease.token.lease is lease]
+        singles = [lease for lease in leases if isinstance(lease, Lease)]
+        for lease in leases:
+            if isinstance(lease, Run):
+                singles += [lease.lease(index) for index in lease.out()]
+        held: list[Entry] = [lease.token for lease in singles if lease.token.lease is lease]
         for entry in held:
             place = self.state.topic(entry.delivery.topic)
             del place.running[entry.number]
@@ -378,12 +423,20 @@ class EmbeddedEngine:
 
     def _expire(self, place: BoundedQueue | Lane, now: float) -> None:
         """Take back leases that have run out (G5)."""
+        if isinstance(place, BoundedQueue):
+            for run in [run for run in place.runs.values() if run.until <= now]:
+                run.until = inf if SETTLING in run.states else now
+                for index in run.out():  # each by itself from now on
+                    run.lease(index).token.until = now
         over = [e for e in place.running.values() if e.until <= now and not e.settling]
         for entry in over:
             del place.running[entry.number]
             entry.lease = None
             place.put_back(entry)
         place.next_expiry = min((e.until for e in place.running.values()), default=inf)
+        if isinstance(place, BoundedQueue):
+            ends = (run.until for run in place.runs.values())
+            place.next_expiry = min(place.next_expiry, min(ends, default=inf))
         self._riders.crashes([entry for entry in over if entry.started], now)
 
     async def settle(self, acts: Sequence[Act]) -> Sequence[Settled]:
@@ -396,6 +449,9 @@ class EmbeddedEngine:
             txn = Txn()
             settlement = Settlement(self.state, self.committer, now, txn)
             for index, act in waiting:
+                if isinstance(act, Finish):
+                    answers[index] = self._finish(settlement, act, now)
+                    continue
                 entry: Entry = act.lease.token
                 if entry.lease is not act.lease or entry.settling or entry.until <= now:
                     answers[index] = LOST
@@ -415,14 +471,30 @@ class EmbeddedEngine:
                 answers[step.index] = answer
         return [answer if answer is not None else LOST for answer in answers]
 
-    async def extend(self, leases: Sequence[Lease]) -> Sequence[bool]:
+    @staticmethod
+    def _finish(settlement: Settlement, act: Finish, now: float) -> Settled:
+        """Plan the end of some of a run, if all of them are still leased with it."""
+        run, spans = act.run, act.spans
+        if not isinstance(run, Run) or run.until <= now:
+            return LOST
+        count = run.states.count
+        if any(count(OUT, start, stop) < stop - start for start, stop in spans):
+            return LOST
+        return settlement.finish(run, spans)
+
+    async def extend(self, leases: Sequence[Lease | AnyRun]) -> Sequence[bool]:
         now = self.clock.now_s()
         until = now + self.state.plan.lease_s
         kept = []
         for lease in leases:
-            holds = self._holds(lease, now)
-            if holds:
-                lease.token.until = until
+            if isinstance(lease, Run):
+                holds = lease.until > now and lease.left > 0
+                if holds:
+                    lease.until = until
+            else:
+                holds = isinstance(lease, Lease) and self._holds(lease, now)
+                if isinstance(lease, Lease) and holds:
+                    lease.token.until = until
             kept.append(holds)
         return kept
 
@@ -437,18 +509,16 @@ class EmbeddedEngine:
         return placement.answers()
 
     async def find(self, ref: str) -> Sequence[Found]:
-        return [
-            Found(entry.delivery, _state_of(entry), entry.number)
-            for entry in self.state.entries()
-            if entry.delivery.ref == ref
-        ]
+        queues, lanes = self.state.topics.values(), self.state.lanes.values()
+        entries = [entry for queue in queues for entry in queue.find(ref)]
+        entries += [entry for lane in lanes for entry in lane.find(ref)]
+        return [Found(entry.delivery, _state_of(entry), entry.number) for entry in entries]
 
     async def walk(self, queue: Queue, *, after: Any = None, limit: int = 1000) -> Sequence[Found]:
         place = self.state.known(queue)
         if place is None:
             return []
-        behind = (entry for entry in place.entries() if after is None or entry.number > after)
-        page = heapq.nsmallest(limit, behind, key=attrgetter("number"))
+        page = place.page(-1 if after is None else after, limit)
         return [Found(entry.delivery, _state_of(entry), entry.number) for entry in page]
 
     def depth(self, topic: str) -> Depth:
@@ -458,8 +528,8 @@ class EmbeddedEngine:
         lane = self.state.lanes[topic]
         return Depth(
             queue.queued,
-            len(queue.running),
-            lane.queued + len(lane.running),
+            queue.leased,
+            lane.queued + lane.leased,
             queue.capacity,
             lane.capacity,
         )
@@ -468,9 +538,9 @@ class EmbeddedEngine:
         """Return a topic's line of the ledger."""
         return self.state.counts(topic)
 
-    def ref_of(self, key: bytes) -> str | None:
-        """Return the ref under which an event's key was accepted, while that is remembered."""
-        return self.state.dedup.ref(key)
+    def ref_of(self, source: str, id: str) -> str | None:
+        """Return the ref under which an event was accepted, while that is remembered."""
+        return self.state.dedup.ref(key_of(source, id))
 
     def dedup_window_s(self) -> float:
         """Return how far back duplicates are known, in seconds (G2)."""
@@ -479,8 +549,7 @@ class EmbeddedEngine:
     def oldest_at(self, topic: str) -> float | None:
         """Return when the oldest waiting delivery of a topic came, None where none waits."""
         queue = self.state.topics.get(topic)
-        entry = None if queue is None else queue.oldest()
-        return None if entry is None else entry.delivery.entered_at
+        return None if queue is None else queue.oldest_at()
 
     async def census(self, *, walk: bool = False) -> Census:
         # Storage first: nothing is applied between its answer and the counting here.
@@ -537,7 +606,7 @@ class EmbeddedEngine:
             self._backup.cancel()
             await asyncio.wait([self._backup])
         await self.committer.idle()
-        running = any(queue.running for queue in self.state.topics.values())
+        running = any(queue.leased for queue in self.state.topics.values())
         clean = not running and self.committer.fault is None
         self.committer.shut("closed")
         done = asyncio.get_running_loop().create_future()

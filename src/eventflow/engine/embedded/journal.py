@@ -37,14 +37,17 @@ from eventflow.storage.audit import AuditLog
 from eventflow.storage.shelf import Shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eventflow.engine.embedded.records import Record
     from eventflow.event import Event
     from eventflow.storage.protocol import Filter, Kept, Page
 
-VERSION = 1
-"""Of the tables below. Kept in `user_version`; a greater one is refused."""
+VERSION = 2
+"""Of the tables below and the records in them. Kept in `user_version`; a greater one is refused.
+
+2 has records of stretches: what 1 holds, 2 reads as it is.
+"""
 APPLICATION_ID = 0x45764677  # "EvFw": lets `file` and humans tell what this file is
 
 _TABLES = """
@@ -66,6 +69,23 @@ ON CONFLICT (topic) DO UPDATE SET
     created = created + excluded.created, delivered = delivered + excluded.delivered,
     discarded = discarded + excluded.discarded, archived = archived + excluded.archived
 """
+_COMMIT = """
+CREATE TEMP VIEW one_commit AS SELECT
+    NULL AS first, NULL AS events, NULL AS number, NULL AS next, NULL AS records,
+    NULL AS ledger, NULL AS drop_bodies, NULL AS drop_rows_below;
+CREATE TEMP TRIGGER do_commit INSTEAD OF INSERT ON one_commit BEGIN
+    INSERT INTO bodies SELECT NEW.first, NEW.events WHERE NEW.events IS NOT NULL;
+    INSERT INTO journal SELECT NEW.number, NEW.next, NEW.records WHERE NEW.records IS NOT NULL;
+    INSERT INTO ledger (topic, created, delivered, discarded, archived)
+    SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each(NEW.ledger)
+    WHERE true ON CONFLICT (topic) DO UPDATE SET
+        created = created + excluded.created, delivered = delivered + excluded.delivered,
+        discarded = discarded + excluded.discarded, archived = archived + excluded.archived;
+    DELETE FROM bodies WHERE first IN (SELECT value FROM json_each(NEW.drop_bodies));
+    DELETE FROM journal WHERE number < NEW.drop_rows_below;
+END;
+"""
+"""The everyday commit as one statement: a thread that steps SQLite waits for the GIL after each."""
 
 ALREADY = "already"
 """Outcome of a unit whose delivery storage did not hold any more at that hop."""
@@ -76,8 +96,8 @@ class Change:
     """What one transaction changes in journal and ledger."""
 
     records: list[Record] = field(default_factory=list)
-    bodies: list[tuple[int, list[Event]]] = field(default_factory=list)
-    """First number and events of each new batch."""
+    bodies: list[tuple[int, Sequence[Event | None]]] = field(default_factory=list)
+    """First number and events of each new row; None: a number that has no event."""
     ledger: dict[str, list[int]] = field(default_factory=dict)
     """By topic: created, delivered, discarded, archived, each to be added."""
     audit: list[Mapping[str, Any]] = field(default_factory=list)
@@ -206,6 +226,8 @@ class Journal:
             raise
         try:
             self._prepare(now_s, chain, durability)
+            if not read_only:
+                self.connection.execute(_COMMIT)
             self.shelf = shelf(self.connection)
             self.audit = AuditLog(self.connection, self.meta("chain"), audit_key)
         except BaseException:
@@ -225,6 +247,7 @@ class Journal:
         with self._writing():
             self.tidy()
             self.set_meta("clean", 0)
+            self.connection.pragma("user_version", VERSION)  # from here on it can hold more
         self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
     # reading back ------------------------------------------------------------
@@ -250,7 +273,7 @@ class Journal:
         for number, blob in self._read(sql):
             yield number, self._decode(records.decode_records, blob, f"commit {number}"), len(blob)
 
-    def bodies(self) -> Iterator[tuple[int, list[Event], int]]:
+    def bodies(self) -> Iterator[tuple[int, list[Event | None], int]]:
         """Yield each batch's first number, its events, and its size in bytes."""
         for first, blob in self._read("SELECT first, events FROM bodies ORDER BY first"):
             yield first, self._decode(records.decode_events, blob, f"bodies {first}"), len(blob)
@@ -287,6 +310,8 @@ class Journal:
             apsw.Error: nothing of it happened (or, after an I/O error at the very end, unknown).
         """
         connection = self.connection
+        if self._is_everyday(commit):
+            return self._commit_at_once(commit)
         connection.execute(self._begin)
         try:
             change = commit.change
@@ -300,6 +325,32 @@ class Journal:
                 connection.execute("ROLLBACK")
             raise
         return size
+
+    def _is_everyday(self, commit: Commit) -> bool:
+        change = commit.change
+        more = commit.units or commit.work or change.audit or len(change.bodies) > 1
+        return not (more or self.read_only)
+
+    def _commit_at_once(self, commit: Commit) -> int:
+        """Do an everyday commit: one statement, which is its own transaction."""
+        change = commit.change
+        blob = records.encode(change.records) if change.records else None
+        first, events = change.bodies[0] if change.bodies else (None, None)
+        lines = [[topic, *line] for topic, line in change.ledger.items()]
+        self.connection.execute(
+            "INSERT INTO one_commit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                first,
+                None if events is None else records.encode(events),
+                commit.number,
+                commit.next_number,
+                blob,
+                msgspec.json.encode(lines).decode(),
+                msgspec.json.encode(commit.drop_bodies).decode(),
+                commit.drop_rows_below,
+            ),
+        )
+        return 0 if blob is None else len(blob)
 
     def _write(self, commit: Commit, change: Change) -> int:
         run = self.connection.execute

@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from eventflow.delivery import COMMON, Delivery
+from eventflow.engine.embedded.dedup import keys_of
 from eventflow.engine.embedded.journal import Change, StorageUnit
 from eventflow.engine.embedded.settlement import audit_row
 from eventflow.errors import QueueFull, StorageUnavailable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from eventflow.engine.embedded.committer import Txn
+    from eventflow.engine.embedded.dedup import Key
     from eventflow.engine.embedded.journal import Journal
     from eventflow.engine.embedded.queues import Anchor
     from eventflow.engine.embedded.state import State
@@ -36,20 +38,26 @@ class Parking:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._coming: dict[bytes, asyncio.Future[None]] = {}
+        self._coming: dict[Key, asyncio.Future[None]] = {}
         """By key: events that a commit under way may park."""
 
     async def decided(self, events: Sequence[Event]) -> None:
         """Wait until none of these events is on its way into storage."""
         while self._coming:
-            found = (self._coming.get(event.key_bytes) for event in events)
+            found = (self._coming.get(key) for key in keys_of(events))
             waits = {wait for wait in found if wait is not None}
             if not waits:
                 return
             await asyncio.wait(waits)
 
-    def plan(
-        self, txn: Txn, events: Sequence[Event], refs: Sequence[str], now: float, way: Fallback
+    def plan(  # a batch, and where it goes
+        self,
+        txn: Txn,
+        events: Sequence[Event],
+        keys: Sequence[Key],
+        refs: Sequence[str],
+        now: float,
+        way: Fallback,
     ) -> Arrivals:
         """Add to a transaction that these events are parked.
 
@@ -59,7 +67,6 @@ class Parking:
         arrivals = Arrivals(self._state, events, refs, now, way)
         arrivals.reserve()
         coming = asyncio.get_running_loop().create_future()
-        keys = [event.key_bytes for event in events]
         self._coming.update(dict.fromkeys(keys, coming))
 
         def over() -> None:
@@ -128,7 +135,7 @@ class Arrivals:
             COMMON, capacity, 1.0, f"capacity {capacity}, and storage can't park: {why}"
         )
 
-    def apply(self, keys: Sequence[bytes]) -> None:
+    def apply(self, keys: Sequence[Key]) -> None:
         """Change counters as the durable transaction says, and remember the ids."""
         self.undo()
         if self.unit.refused is not None:

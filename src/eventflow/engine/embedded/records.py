@@ -7,6 +7,10 @@
     Gone       entries that are in no queue any more: routed on, delivered, parked or dead
     Started    entries that were leased: if the node dies now, it died while they ran
     Returned   entries whose lease ended without a run: the start does not count
+    Sent       as Routed, for events of one accepted batch
+    Ended      as Gone, for stretches of entries
+    Begun      as Started, for stretches of entries
+    Told       as Stated, for a stretch of entries without trouble
 
 Replaying all records in order gives the queues. A record needs nothing older than the row that
 an entry is anchored in, see `Entry.row`.
@@ -14,6 +18,7 @@ an entry is anchored in, see `Entry.row`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,6 +41,8 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """The first one's; the others' follow by counting up."""
     count: int
     at: float
+    event_number: int = 0
+    """Where its first event stands in the bodies; 0: at `first`, as in version 1."""
 
 
 class Routed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -96,11 +103,51 @@ class Returned(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
     numbers: list[int]
 
 
-Record = Accepted | Routed | Stated | Gone | Started | Returned
+class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """New entries in a topic's queue, numbered from `first`, for these of a batch in common."""
+
+    topic: str
+    first: int
+    common: int
+    """Number of the batch's first entry in common."""
+    offsets: Sequence[int]
+    """Of each, how far from that it is."""
+    at: float
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
+    """Stretches of entries that are in no queue any more."""
+
+    spans: list[tuple[int, int]]
+    """First number and the one after the last."""
+
+
+class Begun(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
+    """Stretches of entries of which those that are still there are being run."""
+
+    spans: list[tuple[int, int]]
+
+
+class Told(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
+    """Plain deliveries that wait in a topic's queue, told again: numbered from `number`."""
+
+    topic: str
+    number: int
+    event_number: int
+    """Where the event of the batch's first one stands, or would stand."""
+    ref: str
+    """Of the batch's first one."""
+    offsets: Sequence[int]
+    """Of each, how far from those it is."""
+    accepted_at: float
+    entered_at: float
+
+
+Record = Accepted | Routed | Stated | Gone | Started | Returned | Sent | Ended | Begun | Told
 
 encode = msgspec.msgpack.Encoder().encode
 decode_records = msgspec.msgpack.Decoder(list[Record]).decode
-decode_events = msgspec.msgpack.Decoder(list[Event]).decode
+decode_events = msgspec.msgpack.Decoder(list[Event | None]).decode
 
 
 def state_of(delivery: Delivery) -> State:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from eventflow.delivery import COMMON, Delivery
+from eventflow.engine.embedded.dedup import key_of
 from eventflow.engine.embedded.queues import Anchor, Entry
 from eventflow.engine.embedded.records import (
     Accepted,
+    Begun,
+    Ended,
     Gone,
     Record,
     Returned,
     Routed,
+    Sent,
     Started,
     Stated,
+    Told,
     delivery_of,
 )
-from eventflow.engine.refs import refs_from
+from eventflow.engine.refs import Refs, refs_from
 from eventflow.errors import JournalUnreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from eventflow.engine.embedded.dedup import Key
     from eventflow.engine.embedded.journal import Journal
     from eventflow.engine.embedded.state import State
     from eventflow.event import Event
@@ -38,7 +44,7 @@ class Replay:
         """By number, with whether it is in its lane."""
         self._events: dict[int, tuple[Event, Anchor]] = {}
         self._bodies: dict[int, Anchor] = {}
-        self._keys: list[tuple[float, list[bytes], list[str]]] = []
+        self._keys: list[tuple[float, list[Key], list[str]]] = []
 
     def into(self, state: State, kept: Iterable[Kept]) -> None:
         """Read the journal into an empty state.
@@ -53,16 +59,18 @@ class Replay:
         for first, events, size in self.journal.bodies():
             body = Anchor(first, size, len(events))
             self._bodies[first] = body
-            for offset, event in enumerate(events):
-                self._events[first + offset] = (event, body)
+            for number, event in enumerate(events, first):
+                if event is not None:
+                    self._events[number] = (event, body)
         for number, records, size in self.journal.rows():
             row = Anchor(number, size)
             self.rows.append(row)
             for record in records:
                 self._fold(record, row)
         for one in kept:
-            delivery = one.delivery
-            self._keys.append((delivery.accepted_at, [delivery.event.key_bytes], [delivery.ref]))
+            delivery, event = one.delivery, one.delivery.event
+            key = key_of(event.source, event.id)
+            self._keys.append((delivery.accepted_at, [key], [delivery.ref]))
         self._fill(state)
 
     def _fold(self, record: Record, row: Anchor) -> None:
@@ -79,23 +87,47 @@ class Replay:
                 for number in numbers:
                     self._entries.pop(number, None)
             case Started(numbers) | Returned(numbers):
-                for number in numbers:
-                    if (found := self._entries.get(number)) is not None:
-                        found[0].started = isinstance(record, Started)
+                self._started(numbers, started=isinstance(record, Started))
+            case Sent() | Ended() | Begun() | Told():
+                self._fold_stretch(record, row)
+            case _:
+                assert_never(record)
+
+    def _fold_stretch(self, record: Sent | Ended | Begun | Told, row: Anchor) -> None:
+        match record:
+            case Sent(topic, first, common, offsets, at):
+                for number, offset in enumerate(offsets, first):
+                    self._routed(topic, number, common + offset, at)
+            case Ended(spans):
+                for number in _within(spans):
+                    self._entries.pop(number, None)
+            case Begun(spans):
+                self._started(_within(spans), started=True)
+            case Told():
+                self._told(record, row)
+            case _:
+                assert_never(record)
+
+    def _started(self, numbers: Iterable[int], *, started: bool) -> None:
+        for number in numbers:
+            if (found := self._entries.get(number)) is not None:
+                found[0].started = started
 
     def _accepted(self, record: Accepted, row: Anchor) -> None:
         refs = refs_from(record.ref, record.count)
         keys, known = [], []
+        first_event = record.event_number or record.first
         for offset, ref in enumerate(refs):
-            number = record.first + offset
-            found = self._events.get(number)
+            event_number = first_event + offset
+            found = self._events.get(event_number)
             if found is None:
                 continue  # its whole batch of events is gone: it has left every queue
             event, body = found
-            keys.append(event.key_bytes)
+            keys.append(key_of(event.source, event.id))
             known.append(ref)
+            number = record.first + offset
             delivery = Delivery(event, ref, COMMON, record.at, 0, record.at)
-            self._entries[number] = Entry(number, number, delivery, row, body), False
+            self._entries[number] = Entry(number, event_number, delivery, row, body), False
         self._keys.append((record.at, keys, known))
 
     def _routed(self, topic: str, number: int, common: int, at: float) -> None:
@@ -109,6 +141,21 @@ class Replay:
         entry = Entry(number, origin.event_number, delivery, origin.row, origin.body)
         self._entries[number] = entry, False
 
+    def _told(self, record: Told, row: Anchor) -> None:
+        refs = Refs(record.ref, record.offsets)
+        for index, offset in enumerate(record.offsets):
+            found = self._events.get(record.event_number + offset)
+            number = record.number + index
+            self._entries.pop(number, None)
+            if found is None:
+                continue  # see _stated
+            event, body = found
+            delivery = Delivery(
+                event, refs[index], record.topic, record.accepted_at, 0, record.entered_at
+            )
+            entry = Entry(number, record.event_number + offset, delivery, row, body)
+            self._entries[number] = entry, False
+
     def _stated(self, record: Stated, row: Anchor) -> None:
         found = self._events.get(record.event_number)
         if found is None:
@@ -118,7 +165,9 @@ class Replay:
         entry = Entry(record.number, record.event_number, delivery, row, body)
         entry.started = record.started
         if delivery.topic == COMMON:  # the row that told of its acceptance may be gone
-            self._keys.append((delivery.accepted_at, [event.key_bytes], [delivery.ref]))
+            self._keys.append(
+                (delivery.accepted_at, [key_of(event.source, event.id)], [delivery.ref])
+            )
         self._entries[record.number] = entry, record.lane
 
     def _fill(self, state: State) -> None:
@@ -147,5 +196,10 @@ class Replay:
                 )
 
 
-def _time_of(accepted: tuple[float, list[bytes], list[str]]) -> float:
+def _within(spans: list[tuple[int, int]]) -> Iterator[int]:
+    for start, stop in spans:
+        yield from range(start, stop)
+
+
+def _time_of(accepted: tuple[float, list[Key], list[str]]) -> float:
     return accepted[0]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from eventflow.delivery import Attempt, Reason, Row, Tally
-from eventflow.engine.embedded.records import Returned, Started, stated
+from eventflow.engine.embedded.records import Begun, Returned, Started, stated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eventflow.delivery import Delivery
     from eventflow.engine.embedded.committer import Committer, Txn
     from eventflow.engine.embedded.queues import Anchor, Entry
+    from eventflow.engine.embedded.run import Run
 
 _POISON_CRASHES = 3
 
@@ -33,6 +34,7 @@ class Riders:
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
         self._fresh: list[Entry] = []
+        self._fresh_runs: list[Run] = []
         self._returned: list[Entry] = []
         self._crashed: list[Entry] = []
         self._audit: list[dict[str, Any]] = []
@@ -40,6 +42,10 @@ class Riders:
     def starts(self, entries: Iterable[Entry]) -> None:
         """Tell that these are being run."""
         self._fresh += entries
+
+    def run_starts(self, runs: Iterable[Run]) -> None:
+        """Tell that these are being run, as far as they are not ended by then."""
+        self._fresh_runs += runs
 
     def withdraw(self, entries: Iterable[Entry]) -> None:
         """Don't tell that these are being run: whoever wanted to run them was told not to."""
@@ -68,17 +74,27 @@ class Riders:
         crashed, self._crashed = _split(self._crashed)
         returned, self._returned = _split(self._returned)
         # What is settling tells by that how it ended; what is not leased any more did not start.
-        started = [entry for entry in self._fresh if entry.lease is not None and not entry.settling]
-        self._fresh = []
+        runs, self._fresh_runs = self._fresh_runs, []
+        fresh, self._fresh = self._fresh, []
+        for run in runs:
+            fresh += run.taken
+            run.taken = []
+        started = [entry for entry in fresh if entry.lease is not None and not entry.settling]
         audit, self._audit = self._audit, []
+        spans = [
+            (run.number + start, run.number + stop)
+            for run in runs
+            for start, stop in run.spans_out()
+        ]
         records = txn.change.records
         records += [stated(entry) for entry in crashed]
         if returned:
             records.append(Returned([entry.number for entry in returned]))
         if started:
             records.append(Started([entry.number for entry in started]))
-            for entry in started:
-                entry.started = True
+        if spans:
+            records.append(Begun(spans))
+        _mark(started, runs, begun=True)
         txn.change.audit += audit
 
         def apply(_: Txn, row: Anchor) -> None:
@@ -86,14 +102,22 @@ class Riders:
                 entry.anchor_in(row)
 
         def undo() -> None:
-            for entry in started:
-                entry.started = False
+            _mark(started, runs, begun=False)
             self._fresh += started
+            self._fresh_runs += runs
             self._crashed += crashed
             self._returned += returned
             self._audit += audit
 
         txn.apply, txn.undo = apply, undo
+
+
+def _mark(entries: Iterable[Entry], runs: Iterable[Run], *, begun: bool) -> None:
+    """Note whether the journal says of these that they are being run."""
+    for entry in entries:
+        entry.started = begun
+    for run in runs:
+        run.started = begun
 
 
 def _split(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:

@@ -27,8 +27,16 @@ from eventflow.delivery import (
     Row,
 )
 from eventflow.engine.embedded.journal import Change, StorageUnit
-from eventflow.engine.embedded.queues import Anchor, BoundedQueue, Entry, Lane
-from eventflow.engine.embedded.records import Gone, Returned, Routed, Stated, state_of, stated
+from eventflow.engine.embedded.queues import OUT, SETTLING, Anchor, BoundedQueue, Entry, Lane
+from eventflow.engine.embedded.records import (
+    Ended,
+    Gone,
+    Returned,
+    Routed,
+    Stated,
+    state_of,
+    stated,
+)
 from eventflow.engine.protocol import Act, Note, Route, Settle, Settled
 from eventflow.storage.rows import kept_of
 
@@ -36,8 +44,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventflow.engine.embedded.committer import Committer, Txn
+    from eventflow.engine.embedded.run import Run
     from eventflow.engine.embedded.state import State
     from eventflow.storage.protocol import Kept
+
+    Spans = Sequence[tuple[int, int]]
 
 _HISTORY_MAX = 200
 """Attempts kept with a delivery, the first and the latest ones."""
@@ -64,7 +75,7 @@ class Step:
 
     __slots__ = ("act", "body", "entry", "event_number", "index", "legs", "owed", "targets", "unit")
 
-    def __init__(self, index: int, act: Act, entry: Entry) -> None:
+    def __init__(self, index: int, act: Settle | Route, entry: Entry) -> None:
         self.index = index
         self.act = act
         self.entry = entry
@@ -101,12 +112,13 @@ class Settlement:
         """By topic: entries of common that come into its queue."""
         self.first: dict[str, int] = {}
         self.steps: list[Step] = []
+        self.finished: list[tuple[Run, Spans]] = []
         txn.apply = self.apply
         txn.undo = self.undo
 
     # planning ----------------------------------------------------------------
 
-    def add(self, index: int, act: Act, entry: Entry) -> Settled | None:
+    def add(self, index: int, act: Settle | Route, entry: Entry) -> Settled | None:
         """Plan one act; return the answer where it is known already."""
         entry.settling = True
         if type(act) is Settle:
@@ -125,6 +137,13 @@ class Settlement:
             return Settled(routed=tuple(target.tries[0] for target in act.targets))
         self.steps.append(Step(index, act, entry))
         return None
+
+    def finish(self, run: Run, spans: Spans) -> Settled:
+        """Plan the end of deliveries of a run; each of them is leased with it."""
+        for start, stop in spans:
+            run.states[start:stop] = bytes((SETTLING,)) * (stop - start)
+        self.finished.append((run, spans))
+        return SETTLED_DELIVERED
 
     def _all_have_room(self, act: Route, entry: Entry) -> bool:
         topics = self.state.topics
@@ -157,10 +176,21 @@ class Settlement:
             change.count(COMMON, delivered=len(self.left))
         for entry in self.delivered:
             change.count(entry.delivery.topic, delivered=1)
+        if self.finished:
+            self._plan_finished(change)
         returned = [entry.number for entry in self.released if entry.started]
         if returned:
             change.records.append(Returned(returned))
         return bool(change.records or self.txn.units or self.steps or self.released)
+
+    def _plan_finished(self, change: Change) -> None:
+        ended: list[tuple[int, int]] = []
+        for run, spans in self.finished:
+            first = run.number
+            ended += [(first + start, first + stop) for start, stop in spans]
+            count = sum(stop - start for start, stop in spans)
+            change.count(run.queue.queue.topic, delivered=count)
+        change.records.append(Ended(ended))
 
     def _plan_step(self, step: Step) -> None:
         entry = step.entry
@@ -322,6 +352,8 @@ class Settlement:
             place.running.pop(entry.number, None)
             state.forget(entry)
             state.tallies[topic].delivered += 1
+        for run, spans in self.finished:
+            state.tallies[run.queue.queue.topic].delivered += state.end(run, spans)
         for entry in self.released:
             self._give_back(entry)
         for step in self.steps:
@@ -409,6 +441,10 @@ class Settlement:
             self.state.topics[topic].reserved -= len(commons)
         for entry in (*self.delivered, *self.released, *self.left):
             entry.settling = False
+        for run, spans in self.finished:
+            for start, stop in spans:
+                run.states[start:stop] = bytes((OUT,)) * (stop - start)
+            run.stand_again(self.now)
         for step in self.steps:
             self._return_promises(step)
             step.entry.settling = False
@@ -432,7 +468,7 @@ class Settlement:
         return Settled(taken=places[0]), None
 
 
-def without_storage_tried(step: Step) -> Act:
+def without_storage_tried(step: Step) -> Settle | Route:
     """Return the step's act without the places that storage has just refused."""
 
     def rest(tries: tuple[Place, ...], leg: Leg | None) -> tuple[Place, ...]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from eventflow.delivery import COMMON
 from eventflow.engine.embedded.dedup import Dedup
-from eventflow.engine.embedded.queues import BoundedQueue, Lane
+from eventflow.engine.embedded.queues import GONE, BoundedQueue, Lane, weigh, weigh_all
+from eventflow.engine.embedded.run import Run
 from eventflow.engine.protocol import Counts, Kind, Plan, Queue, TopicPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from eventflow.engine.embedded.queues import Anchor, Entry
-
-OVERHEAD_BYTES = 136
-"""Of an event beside its own size, towards the memory limit."""
 
 
 class Tallies:
@@ -52,6 +51,8 @@ class State:
         self.dedup = Dedup()
         self.memory_bytes = 0
         self.memory_reserved = 0
+        self.passing = 0
+        """Events on their way through common in one write: its capacity bounds them, too."""
         self.storage_bytes = 0
         self.storage_reserved = 0
         self.dead_bodies: list[int] = []
@@ -82,13 +83,36 @@ class State:
         named = self.topics if queue.kind is Kind.TOPIC else self.lanes
         return named.get(queue.topic)
 
+    def add_run(self, run: Run) -> None:
+        """Put a new run into its queue."""
+        count = len(run)
+        run.origin.row.live += count
+        run.origin.body.live += count
+        self.memory_bytes += run.size_bytes
+        run.queue.add_run(run)
+
+    def end(self, run: Run, spans: Sequence[tuple[int, int]]) -> int:
+        """Let go of deliveries of a leased run; return how many."""
+        count = sum(stop - start for start, stop in spans)
+        if count == len(run):
+            size = run.size_bytes
+        else:
+            size = sum([weigh_all(run.events[at:to]) for at, to in spans])
+        run.size_bytes -= size
+        self.memory_bytes -= size
+        for start, stop in spans:
+            run.end(start, stop)
+        run.origin.row.live -= count
+        self.unpin(run.origin.body, count)
+        return count
+
     def add(self, entry: Entry, to: BoundedQueue | Lane) -> None:
         """Put a new entry into its place."""
         entry.row.live += 1
         entry.body.live += 1
         entry.live = True
         entry.in_lane = to.queue.kind is Kind.LANE
-        self.memory_bytes += weight(entry)
+        self.memory_bytes += weigh(entry.delivery.event)
         to.add(entry)
 
     def forget(self, entry: Entry) -> None:
@@ -96,7 +120,7 @@ class State:
         entry.live = False
         entry.row.live -= 1
         self.unpin(entry.body)
-        self.memory_bytes -= weight(entry)
+        self.memory_bytes -= weigh(entry.delivery.event)
 
     def rebase(self, entry: Entry, event_number: int, body: Anchor) -> None:
         """Let an entry's event stand in another batch of events."""
@@ -105,11 +129,18 @@ class State:
         entry.body = body
         entry.event_number = event_number
 
-    def unpin(self, body: Anchor) -> None:
-        """Need a batch of events once less; the last to need it lets it go."""
-        body.live -= 1
+    def unpin(self, body: Anchor, count: int = 1) -> None:
+        """Need a batch of events so many times less; the last to need it lets it go."""
+        body.live -= count
         if body.live == 0:
             self.dead_bodies.append(body.number)
+
+    def parts(self) -> Iterator[Entry | Run]:
+        """Yield every entry and run of every queue and lane."""
+        for queue in self.topics.values():
+            yield from queue.parts()
+        for lane in self.lanes.values():
+            yield from lane.parts()
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry of every queue and lane."""
@@ -126,14 +157,18 @@ class State:
             delivered=tallies.delivered,
             discarded=tallies.discarded,
             archived=tallies.archived,
-            queued=sum(1 for line in queue.waiting for _ in line) if walk else queue.queued,
-            running=len(queue.running),
+            queued=sum(map(_deliveries, chain(*queue.waiting))) if walk else queue.queued,
+            running=queue.leased if not walk else _leased(queue),
             retrying=sum(1 for _ in lane.entries()) if walk else lane.queued + len(lane.running),
             parked=tallies.parked,
             dead=tallies.dead,
         )
 
 
-def weight(entry: Entry) -> int:
-    """Return the bytes that an entry counts towards the memory limit."""
-    return OVERHEAD_BYTES + entry.delivery.event.size_bytes
+def _deliveries(part: Entry | Run) -> int:
+    return len(part) if isinstance(part, Run) else 1
+
+
+def _leased(queue: BoundedQueue) -> int:
+    gone = sum(run.states.count(GONE) for run in queue.runs.values())
+    return len(queue.running) + sum(map(len, queue.runs.values())) - gone

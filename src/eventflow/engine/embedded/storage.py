@@ -43,6 +43,9 @@ class EmbeddedStorage:
         return await self._read(lambda shelf: shelf.due(topic, now, limit))
 
     async def next_due(self, topic: str) -> float | None:
+        tallies = self._state.tallies.get(topic)
+        if tallies is None or tallies.parked <= 0:
+            return None  # asked after every batch: what memory knows costs no statement
         return await self._read(lambda shelf: shelf.next_due(topic))
 
     async def get(self, ids: Sequence[str]) -> Sequence[Kept]:

@@ -15,13 +15,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventflow.delivery import COMMON, Delivered, Delivery, Place, Released, Row
-from eventflow.engine.protocol import Kind, Placed, Queue, Route, Settle
+from eventflow.engine.protocol import Finish, Kind, Placed, Queue, Route, Settle
 from eventflow.storage.protocol import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from eventflow.engine.protocol import Act, Engine, Lease, Placing, Receipt, Settled
+    from eventflow.engine.protocol import Act, Engine, Placing, Settled, Way
+    from eventflow.engine.runs import Receipts
     from eventflow.event import Event
     from eventflow.storage.protocol import Storage
 
@@ -41,12 +42,21 @@ class Known:
     delivery: Delivery
     state: str
     hop: int
-    lease: Lease | None = None
+    token: Any = None
+    """What its lease is known by, or the run it is leased with; None: it is not leased."""
 
     @property
     def spot(self) -> Spot:
         """Where it is."""
         return self.state, self.hop
+
+
+class Held(NamedTuple):
+    """A leased delivery."""
+
+    delivery: Delivery
+    token: Any
+    """What its lease is known by, or the run it is leased with."""
 
 
 class Found(NamedTuple):
@@ -105,7 +115,7 @@ class Book:
             self.early = [one for one in self.early if not one[0]()]
         if self.early and not self.open:
             act = next((act for _, act in self.early if act is not None), None)
-            what = f"{len(self.early)} deliveries" if act is None else act.lease.delivery.id
+            what = f"{len(self.early)} deliveries" if act is None else _name(act)
             raise Broken(f"{what} went on from where no call had brought it")
 
     @property
@@ -118,7 +128,7 @@ class Book:
     def accepted(
         self,
         events: Sequence[Event],
-        receipts: Sequence[Receipt],
+        receipts: Receipts,
         now_s: float,
         dedup_window_s: float,
         state: str = "queued",
@@ -138,6 +148,19 @@ class Book:
             self.accepted_at_s[event.id] = now_s
             self.refs.setdefault(event.id, set()).add(receipt.ref)
             self._enter(Delivery(event, receipt.ref, COMMON, 0.0), state)
+        for way in receipts.ways:
+            for index in way.indexes:
+                ref = receipts[index].ref
+                self._sent(self.known[f"{ref}.{COMMON}"], way.topics)
+
+    def _sent(self, one: Known, topics: Sequence[str]) -> None:
+        """Enter what went through common in the write that accepted it."""
+        event, ref = one.delivery.event, one.delivery.ref
+        for topic in topics:
+            self._enter(Delivery(event, ref, topic, 0.0), "queued")
+            self.rows[Row.ROUTED.value] += 1
+        del self.known[one.delivery.id]
+        self.ended[COMMON] += 1
 
     def _enter(self, delivery: Delivery, state: str) -> None:
         if delivery.id in self.known:
@@ -145,26 +168,26 @@ class Book:
         self.known[delivery.id] = Known(delivery, state, delivery.hop)
         self.created[delivery.topic] += 1
 
-    def leased(self, queue: Queue, leases: Sequence[Lease]) -> None:
+    def leased(self, queue: Queue, held: Sequence[Held]) -> None:
         """Enter what was handed out: each from where it was, at the hop it had."""
         state = "retrying" if queue.kind is Kind.LANE else "queued"
-        for lease in leases:
-            if self._leased(state, lease):
+        for one in held:
+            if self._leased(state, one):
                 continue
             if not self.open:
-                one = self.known.get(lease.delivery.id)
-                where = NOWHERE if one is None else one.spot
-                hop = lease.delivery.hop
+                known = self.known.get(one.delivery.id)
+                where = NOWHERE if known is None else known.spot
+                hop = one.delivery.hop
                 raise Broken(
-                    f"{lease.delivery.id} was leased at hop {hop} from {state}: it is {where}"
+                    f"{one.delivery.id} was leased at hop {hop} from {state}: it is {where}"
                 )
-            self.early.append((partial(self._leased, state, lease), None))
+            self.early.append((partial(self._leased, state, one), None))
 
-    def _leased(self, state: str, lease: Lease) -> bool:
-        one = self.known.get(lease.delivery.id)
-        if one is None or one.spot != (state, lease.delivery.hop):
+    def _leased(self, state: str, held: Held) -> bool:
+        one = self.known.get(held.delivery.id)
+        if one is None or one.spot != (state, held.delivery.hop):
             return False
-        one.lease, one.delivery = lease, lease.delivery
+        one.token, one.delivery = held.token, held.delivery
         return True
 
     def settled(self, acts: Sequence[Act], answers: Sequence[Settled]) -> None:
@@ -173,12 +196,14 @@ class Book:
             if answer.lost or self._settled(act, answer):
                 continue
             if not self.open:
-                raise Broken(f"{act.lease.delivery.id} was settled, and is nowhere")
+                raise Broken(f"{_name(act)} was settled, and is nowhere")
             self.early.append((partial(self._settled, act, answer), act))
 
     def _settled(self, act: Act, answer: Settled) -> bool:
+        if isinstance(act, Finish):
+            return self._finished(act, answer)
         one = self.known.get(act.lease.delivery.id)
-        if one is None or one.lease is None or one.lease.token != act.lease.token:
+        if one is None or not _holds(one.token, act.lease.token):
             return False
         if isinstance(act, Route):
             self._routed(one, act, answer)
@@ -189,8 +214,20 @@ class Book:
             self._moved(one, answer.taken)
         return True
 
+    def _finished(self, act: Finish, answer: Settled) -> bool:
+        if not isinstance(answer.taken, Delivered):
+            raise Broken(f"{_name(act)} ended well, and went to {answer.taken}")
+        ids = [delivery.id for delivery in deliveries_of(act)]
+        ended = [self.known[id] for id in ids if id in self.known]
+        if len(ended) < len(ids) or any(one.token is not act.run for one in ended):
+            return False
+        for one in ended:
+            self.rows[Row.DELIVERED.value] += 1
+            self._moved(one, answer.taken)
+        return True
+
     def _moved(self, one: Known, place: Place) -> None:
-        one.lease = None
+        one.token = None
         if isinstance(place, Released):
             return
         if isinstance(place, Delivered):
@@ -315,13 +352,17 @@ class Book:
                         can[one].add(NOWHERE)
                         self.discarded.add(one)
                     case _:  # what `accept` lets in has no id yet: see `_check_wholes`
-                        continue
+                        break
         for _, act in self.early:
             if act is not None:
                 self._can_settle(can, act)
         return can
 
     def _can_settle(self, can: defaultdict[str, set[Spot]], act: Act) -> None:
+        if isinstance(act, Finish):
+            for one in deliveries_of(act):
+                can[one.id].add(NOWHERE)
+            return
         delivery = act.lease.delivery
         here = can[delivery.id]
         if isinstance(act, Settle):
@@ -339,21 +380,50 @@ class Book:
 
     def _check_wholes(self, seen: dict[str, Found]) -> None:
         """Enter what calls of `accept` that were not answered let in: each all of it or nothing."""
-        new: dict[str, Found] = {
-            found.delivery.event.id: found
-            for found in seen.values()
-            if found.delivery.topic == COMMON and found.delivery.id not in self.known
-        }
+        new: dict[str, dict[str, Delivery]] = defaultdict(dict)
+        for delivery, _ in seen.values():
+            if delivery.id not in self.known and delivery.hop == 0:
+                new[delivery.event.id][delivery.topic] = delivery
         for what, given in self.open.values():
-            if what != "accept":
+            if what == "accept":
+                self._check_whole(new, *given)
+
+    def _check_whole(
+        self, new: dict[str, dict[str, Delivery]], events: Sequence[Event], ways: Sequence[Way]
+    ) -> None:
+        fresh = {event.id for event in events if event.id not in self.refs}
+        there = fresh & new.keys()
+        if there and there != fresh:
+            raise Broken(f"a death left {len(there)} of {len(fresh)} events accepted at once")
+        topics = {events[index].id: way.topics for way in ways for index in way.indexes}
+        direct = {id for id in there if COMMON not in new[id]}
+        if direct and direct != fresh:
+            raise Broken(f"a death left {len(direct)} of {len(fresh)} events beyond common")
+        for id in there:
+            first = next(iter(new[id].values()))
+            common = Delivery(first.event, first.ref, COMMON, 0.0)
+            # Two calls may have brought the same, and its first one's answer may be known.
+            if common.id in self.known or any(one.id in self.known for one in new[id].values()):
                 continue
-            fresh = {event.id for event in given if event.id not in self.refs}
-            there = fresh & new.keys()
-            if there and there != fresh:
-                raise Broken(f"a death left {len(there)} of {len(fresh)} events accepted at once")
-            for id in there:
-                if new[id].delivery.id not in self.known:  # two calls may have brought the same
-                    self._enter(new[id].delivery, "queued")
+            self._enter(common, "queued")
+            if id in direct:
+                self._sent(self.known[common.id], topics.get(id, ()))
+
+
+def deliveries_of(act: Act) -> list[Delivery]:
+    """Return the deliveries that an act is about."""
+    if isinstance(act, Finish):
+        return [act.run.delivery(index) for span in act.spans for index in range(*span)]
+    return [act.lease.delivery]
+
+
+def _name(act: Act) -> str:
+    return " ".join(delivery.id for delivery in deliveries_of(act))
+
+
+def _holds(held: Any, token: Any) -> bool:
+    """Return whether a delivery's lease is the one of this token, maybe taken out of its run."""
+    return held is token or any(one is token for one in getattr(held, "taken", ()))
 
 
 def state_of(place: Place) -> str:

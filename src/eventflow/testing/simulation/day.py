@@ -78,6 +78,8 @@ class Day:
     next_event: int = 0
     waiting: list[Event] = field(default_factory=list)
     """Events to be published whose acceptance is not known."""
+    batch_size: int = 0
+    """How many of those are being sent."""
     last_batch: list[Event] = field(default_factory=list)
     acknowledged: set[str] = field(default_factory=set)
     """Event ids that the node said it has."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,11 @@ class Life:
             await self._flow.flow.resume(topic, _OPERATOR)
 
     def _resume(self, topic: str) -> None:
-        self._resuming = asyncio.ensure_future(self._flow.flow.resume(topic, _OPERATOR))
+        async def resume() -> None:
+            with suppress(EngineUnavailable):  # a full disk: all are resumed in the end
+                await self._flow.flow.resume(topic, _OPERATOR)
+
+        self._resuming = asyncio.ensure_future(resume())
 
     # publishing -----------------------------------------------------------------
 
@@ -223,7 +228,9 @@ class Life:
             await self._more.wait()
             self._more.clear()
             while day.waiting:
-                batch = day.waiting[:20]
+                if not day.batch_size:  # what was not answered is sent again just so
+                    day.batch_size = min(day.chance.choice((1, 3, 20)), len(day.waiting))
+                batch = day.waiting[: day.batch_size]
                 if day.chance.random() < _AGAIN:
                     batch += day.last_batch  # as clients do that had no answer
                 try:
@@ -232,12 +239,17 @@ class Life:
                     await asyncio.sleep(day.chance.uniform(0.5, 5.0))
                     continue
                 except (InvalidEvent, Unroutable):
-                    del day.waiting[:20]
+                    self._published()
                     continue
                 if not day.book.frozen:
                     day.acknowledged |= {event.id for event in batch}
                     day.last_batch = batch[:20]
-                    del day.waiting[:20]
+                    self._published()
+
+    def _published(self) -> None:
+        """Go on to the next batch."""
+        del self._day.waiting[: self._day.batch_size]
+        self._day.batch_size = 0
 
     # its surroundings -----------------------------------------------------------
 

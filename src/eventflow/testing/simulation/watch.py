@@ -11,11 +11,14 @@ import zlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
+
 from eventflow.delivery import COMMON
-from eventflow.engine.protocol import Kind
+from eventflow.engine.protocol import Finish, Kind, Lease
+from eventflow.engine.runs import Leases, Receipts
 from eventflow.errors import EventFlowError
 from eventflow.policy.values import TopicPolicy
-from eventflow.testing.simulation.book import Broken
+from eventflow.testing.simulation.book import Broken, Held, deliveries_of
 from eventflow.testing.simulation.laws import broken_by
 
 if TYPE_CHECKING:
@@ -26,13 +29,14 @@ if TYPE_CHECKING:
         Act,
         Applied,
         Engine,
-        Lease,
+        Fallback,
         Placed,
         Placing,
         Plan,
         Queue,
-        Receipt,
+        Run,
         Settled,
+        Way,
     )
     from eventflow.event import Event
     from eventflow.storage.protocol import Actor, Kept, Storage
@@ -119,48 +123,64 @@ class Watched:
         return await self._engine.apply(plan)
 
     @_telling
-    async def accept(self, events: Sequence[Event], **more: Any) -> Sequence[Receipt]:
+    async def accept(
+        self, events: Sequence[Event], ways: Sequence[Way] = (), *, fallback: Fallback | None = None
+    ) -> Receipts:
         number, receipts = await self._watched(
-            "accept", events, lambda: self._engine.accept(events, **more)
+            "accept",
+            (events, ways),
+            lambda: self._engine.accept(events, ways, fallback=fallback),
         )
         if not self._book.frozen:
-            self._trace.step("accept", [event.id for event in events])
+            self._trace.step("accept", [event.id for event in events], len(receipts.ways))
             assert self._plan is not None
             now_s, window_s = self._clock.now_s(), self._plan.dedup_window_s
             self._book.accepted(events, receipts, now_s, window_s)
             self._book.end(number)
-            self._check(COMMON)
+            for topic in {COMMON, *(topic for way in receipts.ways for topic in way.topics)}:
+                self._check(topic)
         return receipts
 
     @_telling
-    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Sequence[Lease]:
+    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Leases:
+        before = self._waiting(queue)
         leases = await self._engine.lease(queue, limit=limit, wait_s=wait_s)
+        parts = [one if isinstance(one, Lease) else WatchedRun(one) for one in leases.parts]
         if not self._book.frozen:
-            self._trace.step("lease", queue, [lease.delivery.id for lease in leases])
-            self._check_leases(queue, leases, limit)
-            self._book.leased(queue, leases)
-            if queue.kind is Kind.TOPIC and leases:
-                self._check_weights(queue, leases)
+            held = [one for part in parts for one in held_by(part)]
+            self._trace.step("lease", queue, [one.delivery.id for one in held])
+            self._check_leases(queue, held, limit)
+            self._book.leased(queue, held)
+            if queue.kind is Kind.TOPIC and held:
+                self._check_weights(queue, held, before)
             self._check(queue.topic)
-        return leases
+        return Leases(parts)
 
-    def _check_leases(self, queue: Queue, leases: Sequence[Lease], limit: int) -> None:
-        if len(leases) > limit:
-            raise Broken(f"{queue}: {limit} leases were asked for, and {len(leases)} given")
+    def _check_leases(self, queue: Queue, held: Sequence[Held], limit: int) -> None:
+        if len(held) > limit:
+            raise Broken(f"{queue}: {limit} leases were asked for, and {len(held)} given")
         if queue.kind is Kind.LANE:
             now = self._clock.now_s()
-            for lease in leases:
-                due_at = lease.delivery.due_at
+            for one in held:
+                due_at = one.delivery.due_at
                 if due_at is None or due_at > now:
-                    raise Broken(f"{lease.delivery.id} was leased at {now}, due at {due_at}")
+                    raise Broken(f"{one.delivery.id} was leased at {now}, due at {due_at}")
 
-    def _check_weights(self, queue: Queue, leases: Sequence[Lease]) -> None:
+    def _check_weights(self, queue: Queue, held: Sequence[Held], before: Sequence[int]) -> None:
+        # What came while the call waited for its commit may have come after the starts were chosen.
+        both = [
+            after if early else 0 for early, after in zip(before, self._waiting(queue), strict=True)
+        ]
+        starts = [one.delivery.event.rank for one in held]
+        self._weights.started(queue.topic, starts, both)
+
+    def _waiting(self, queue: Queue) -> list[int]:
+        """Return how many of each rank wait in a topic's queue."""
         waiting = [0, 0, 0, 0]
-        for one in self._book.known.values():
-            if one.state == "queued" and one.lease is None and one.delivery.topic == queue.topic:
+        for one in self._book.known.values() if queue.kind is Kind.TOPIC else ():
+            if one.state == "queued" and one.token is None and one.delivery.topic == queue.topic:
                 waiting[one.delivery.event.rank] += 1
-        starts = [lease.delivery.event.rank for lease in leases]
-        self._weights.started(queue.topic, starts, waiting)
+        return waiting
 
     async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
         self._trace.step("start", [lease.delivery.id for lease in leases])
@@ -168,33 +188,36 @@ class Watched:
 
     @_telling
     async def settle(self, acts: Sequence[Act]) -> Sequence[Settled]:
-        number, answers = await self._watched("settle", acts, lambda: self._engine.settle(acts))
+        inner = [unwatched(act) for act in acts]
+        number, answers = await self._watched("settle", acts, lambda: self._engine.settle(inner))
         if not self._book.frozen:
             what = [
-                (a.lease.delivery.id, str(b.taken or b.routed))
+                ([one.id for one in deliveries_of(a)], str(b.taken or b.routed))
                 for a, b in zip(acts, answers, strict=True)
             ]
             self._trace.step("settle", what)
             self._check_laws(acts, answers)
             self._book.settled(acts, answers)
             self._book.end(number)
-            for topic in {act.lease.delivery.topic for act in acts}:
+            for topic in {one.topic for act in acts for one in deliveries_of(act)}:
                 self._check(topic)
         return answers
 
     def _check_laws(self, acts: Sequence[Act], answers: Sequence[Settled]) -> None:
         now = self._clock.now_s()
         for act, answer in zip(acts, answers, strict=True):
-            before = act.lease.delivery
-            if answer.taken is not None:
+            if answer.taken is None:
+                continue
+            for before in deliveries_of(act):
                 policy = self.policy_of(before.topic)
                 fault = broken_by(before, answer.taken, policy, now, SLACK_S)
                 if fault is not None:
                     raise Broken(f"{before.id}: {fault}")
 
-    async def extend(self, leases: Sequence[Lease]) -> Sequence[bool]:
+    async def extend(self, leases: Sequence[Lease | Run]) -> Sequence[bool]:
         self._trace.step("extend", len(leases))
-        return await self._engine.extend(leases)
+        inner = [one.run if isinstance(one, WatchedRun) else one for one in leases]
+        return await self._engine.extend(inner)
 
     @_telling
     async def place(self, items: Sequence[Placing]) -> Sequence[Placed]:
@@ -231,6 +254,40 @@ class Watched:
         counts = getattr(self._engine, "counts", None)
         if counts is not None and counts(topic).unaccounted:
             raise Broken(f"topic {topic}: unaccounted in {counts(topic)}")
+
+
+class WatchedRun:
+    """A run that remembers what was taken out of it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.taken: list[Any] = []
+        """The tokens of the leases."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.run, name)
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    def lease(self, index: int) -> Lease:
+        lease = self.run.lease(index)
+        self.taken.append(lease.token)
+        return lease
+
+
+def held_by(part: Lease | WatchedRun) -> list[Held]:
+    """Return the deliveries that a lease or a run is the right to settle."""
+    if isinstance(part, Lease):
+        return [Held(part.delivery, part.token)]
+    return [Held(part.delivery(index), part) for index in range(len(part))]
+
+
+def unwatched(act: Act) -> Act:
+    """Return the act as the engine knows it."""
+    if isinstance(act, Finish) and isinstance(act.run, WatchedRun):
+        return msgspec.structs.replace(act, run=act.run.run)
+    return act
 
 
 class WatchedStorage:

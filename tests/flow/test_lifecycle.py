@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventflow import Event, EventFlow, QueueFull, RetryLater
+from eventflow import Batch, Event, EventFlow, QueueFull, RetryLater
 from eventflow.engine.protocol import Kind, Queue
 from eventflow.errors import EngineUnavailable, EventFlowError, UnknownName
 from eventflow.storage.protocol import Actor
@@ -73,6 +73,36 @@ def test_what_runs_may_finish_and_the_rest_is_released(tmp_path: Path) -> None:
     run(first())
     run(second())
     assert ended == ["short", "long"]
+
+
+def test_a_batch_that_died_with_its_node_comes_back_as_lists_of_one(tmp_path: Path) -> None:
+    """What was there at a crash is run alone: a batch handler has it as a list all the same."""
+    engine = f"sqlite:{tmp_path}/e.db"
+    came: list[list[str]] = []
+
+    async def work(events: list[Event]) -> None:
+        came.append([event.id for event in events])
+        if len(came) == 1:
+            await asyncio.sleep(100)
+
+    async def dies() -> None:
+        flow = node(engine, work, batch=Batch(max=10), timeout="10m")
+        await flow.start()
+        await flow.publish_many([event(str(n)) for n in range(3)])
+        await asyncio.sleep(0.5)
+        dying: Any = flow.flow.tools.engine
+        dying.committer.shut("its process is gone")
+        dying.journal.close(clean=False)
+
+    async def comes_back() -> None:
+        flow = node(engine, work, batch=Batch(max=10), timeout="10m")
+        async with started(flow):
+            line = (await settle(flow)).topics["work"]
+            assert (line.delivered, line.dead) == (3, 0)
+
+    run(dies())
+    run(comes_back())
+    assert came == [["0", "1", "2"], ["0"], ["1"], ["2"]]
 
 
 def test_a_stopping_node_refuses() -> None:

@@ -347,12 +347,19 @@ class Worker:
                 started_at = self.clock.now_s()
                 (held,) = await self._engine.start([lease])
                 if held:
-                    outcome = await self._runner.run(number, lease.delivery)
+                    outcome = await self._run_one(number, lease.delivery)
         except EngineUnavailable:
             outcome = None  # given back: it runs when its start can be put on record
         finally:
             del self.running[number]
             self.settler.add(Ran(lease, outcome, self, started_at))
+
+    async def _run_one(self, number: int, delivery: Delivery) -> Outcome:
+        """Run one delivery: a batch handler has it as a list."""
+        if self._runner.handler.batch is None:
+            return await self._runner.run(number, delivery)
+        (outcome,) = await self._runner.run_batch(number, [delivery])
+        return outcome
 
     async def _run_batch(self, number: int, batch: Batch) -> int:
         """Gather a batch and run it; return how many were in it."""

@@ -10,6 +10,9 @@
       JournalInUse        another process holds the journal: nothing was opened
       JournalUnreadable   the journal is damaged or of another version: it was left as it is
       BackupRefused       a backup can't be written there, or not now: none was written
+      NodeUnavailable     no node answers, or it can take nothing now: sending again is safe
+      Unauthorized        the node does not know the token, or does not allow this with it
+      UnexpectedAnswer    what answers is no EventFlow node
       StorageUnavailable  secondary storage can't keep or give anything now
       UnknownName         no such topic, delivery or event
       WrongState          the delivery is not in a place that allows this
@@ -74,8 +77,10 @@ class TooLarge(EventFlowError):
             f"{what}: {size} is over the limit of {limit}; nothing was stored. "
             f"Send less at once, or raise {setting}."
         )
+        self.what = what
         self.size = size
         self.limit = limit
+        self.setting = setting
 
 
 class QueueFull(EventFlowError):
@@ -130,6 +135,42 @@ class BackupRefused(EventFlowError):
         super().__init__(f"backup {path}: {reason}; none was written. {advice}")
         self.path = path
         self.reason = reason
+
+
+class NodeUnavailable(EventFlowError):
+    """No node answers, or it can take nothing now. Sending the same events again is safe.
+
+    An event that was sent without an answer may be stored: under its id it is a duplicate then.
+    """
+
+    def __init__(self, url: str, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        """What the node asked for; None: nothing."""
+
+
+class Unauthorized(EventFlowError):
+    """The node does not know the token, or does not allow this with it. Nothing was done."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"{url} {reason}; nothing was done. "
+            "Give the secret of one of its [server] tokens: token=… or EVENTFLOW_TOKEN."
+        )
+        self.url = url
+        self.reason = reason
+
+
+class UnexpectedAnswer(EventFlowError):
+    """What answers is no EventFlow node. Nothing is known of what was sent."""
+
+    def __init__(self, url: str, answer: str) -> None:
+        super().__init__(
+            f"{url} {answer}, as no EventFlow node does. Name one: url=… or EVENTFLOW_URL."
+        )
+        self.url = url
 
 
 class StorageUnavailable(EventFlowError):

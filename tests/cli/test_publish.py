@@ -18,7 +18,8 @@ from eventflow.cli.node import Node
 from eventflow.cli.patience import Patience
 from eventflow.cli.publish import publish
 from eventflow.cli.sender import CHUNK, Report, Sender
-from eventflow.cli.source import Line, Source, opened
+from eventflow.cli.source import Source, opened
+from eventflow.client.lines import Line
 
 if TYPE_CHECKING:
     from pathlib import Path

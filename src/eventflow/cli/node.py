@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 from cyclopts import Parameter
 
 from eventflow.cli.stop import Stop, wrong
+from eventflow.client.awaiting import LOST
+from eventflow.client.failures import reason
+from eventflow.client.target import DEFAULT_URL, is_node_url, is_token
 
-DEFAULT_URL: Final = "http://127.0.0.1:8080"
+__all__ = ["DEFAULT_URL", "LOST", "Node", "Token", "Url", "node_of", "reason"]
 
 Url = Annotated[str, Parameter(env_var="EVENTFLOW_URL", metavar="URL", help="the node to speak to")]
 Token = Annotated[
@@ -27,10 +28,6 @@ Token = Annotated[
 CONNECT_S: Final = 10.0
 ANSWER_S: Final = 60.0
 """A node that says nothing for so long, in the midst of an answer, is taken for gone."""
-
-UNREACHABLE: Final = (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)
-LOST: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
-"""What a connection may end with. Sending the same events again is safe."""
 
 
 @dataclass(frozen=True)
@@ -72,27 +69,8 @@ def node_of(url: str, token: str) -> Node:
     Raises:
         Stop: they can't name one.
     """
-    try:
-        parts = urlsplit(url)
-        fits = bool(parts.hostname) and parts.port != 0 and parts.scheme in {"http", "https"}
-    except ValueError:  # a port that is none
-        fits = False
-        parts = urlsplit("")
-    if not fits or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+    if not is_node_url(url):
         raise wrong(f"--url: expected http://HOST:PORT, got {url!r}. Nothing was sent.")
-    if any(not "!" <= char <= "~" for char in token):
+    if not is_token(token):
         raise wrong("--token: expected printable ASCII without blanks. Nothing was sent.")
     return Node(url.rstrip("/"), token)
-
-
-def reason(error: BaseException) -> str:
-    """Return in a few words why a connection failed."""
-    inner = getattr(error, "os_error", error)
-    if isinstance(inner, aiohttp.ClientPayloadError):
-        return "it broke off"  # aiohttp's words are about chunks and lengths
-    if isinstance(inner, TimeoutError):
-        return "it took too long"
-    number = getattr(inner, "errno", None)
-    if isinstance(number, int) and number > 0:
-        return os.strerror(number)  # asyncio's words name the address once more
-    return str(getattr(inner, "strerror", None) or inner) or type(inner).__name__

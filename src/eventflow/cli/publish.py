@@ -14,8 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from eventflow.cli.node import DEFAULT_URL, Node, Token, Url, node_of
 from eventflow.cli.patience import Patience
 from eventflow.cli.sender import WINDOW, WINDOW_BYTES, Report, Sender, Tally
-from eventflow.cli.source import Source, opened, single, windows
+from eventflow.cli.source import Source, opened, single
 from eventflow.cli.stop import DONE, FAILED, INTERRUPTED, Stop, say, wrong
+from eventflow.client.lines import windows
 
 NAME: Final = "publish"
 USAGE: Final = "usage: eventflow publish [FILE|-] [options]"

@@ -1,43 +1,34 @@
-"""Sends lines to a node, and goes on from where it was refused.
+"""Sends the lines of a command to a node: the client's way, with words for the user.
 
-    the node answers               then
-    a chunk accepted               counted; a failure after it gets the whole of --wait again
-    no room, stopping, gone        wait (as long as it asks, or doubling), go on from that chunk
-    an event of a chunk is wrong   say which, leave it out, go on from that chunk
-    a chunk is wrong, not which    send less at once, until it is a single event
-    anything else                  end
-
-Nothing is sent under another id, so what was stored without an answer is a duplicate then.
+An event that is wrong is named and left out; the rest is sent.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
-import msgspec
 
-from eventflow.cli.node import LOST, Node, reason
+from eventflow.cli.node import Node
 from eventflow.cli.patience import Patience
-from eventflow.cli.problems import OF_EVENTS, Problem, from_members, problem_of
-from eventflow.cli.source import Line
+from eventflow.cli.problems import ending
 from eventflow.cli.stop import Stop
+from eventflow.client.answers import ChunkAnswer, Problem
+from eventflow.client.awaiting import carry_out
+from eventflow.client.failures import reason
+from eventflow.client.lines import CHUNK, WINDOW_BYTES, Line
+from eventflow.client.sending import Sending
 
-PATH: Final = "/v1/events"
-CHUNK: Final = 500
-"""Lines that a node takes in at once, all or none."""
+__all__ = ["CHUNK", "WINDOW", "WINDOW_BYTES", "Report", "Sender", "Tally"]
+
 WINDOW: Final = 10 * CHUNK
 """Lines of a request: they are kept here until they are answered."""
-WINDOW_BYTES: Final = 4 * 2**20
 MOST_REFUSED: Final = 100
 """A file with more events that are wrong is another kind of file."""
 GONE_S: Final = 5.0
 """How long a connection that broke off is tried again, whatever --wait says."""
-_ANSWER_BYTES: Final = 4 * 2**20
-"""Longest line of an answer: 500 ids and refs."""
 
 
 @dataclass
@@ -62,19 +53,6 @@ class Report:
 
 
 @dataclass
-class _Round:
-    """What one request came to."""
-
-    taken: int = 0
-    """Lines that were accepted, from the first."""
-    count: int = 0
-    """Lines of the chunk that was refused."""
-    problem: Problem | None = None
-    """Why it was."""
-    lost: BaseException | None = None
-
-
-@dataclass
 class Sender:
     """Sends lines to one node.
 
@@ -92,8 +70,10 @@ class Sender:
     unit: str = "line"
     tally: Tally = field(default_factory=Tally)
     _session: aiohttp.ClientSession | None = None
-    _reached: bool = False
-    _most: int = WINDOW
+    _sending: Sending = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sending = Sending(self.patience, self, WINDOW, gone_s=GONE_S)
 
     async def send(self, window: Sequence[Line]) -> None:
         """Send all of `window`; return once each of its lines was accepted or refused.
@@ -101,150 +81,60 @@ class Sender:
         Raises:
             Stop: it can't go on; `tally` says how far it came.
         """
-        left = list(window)
-        while left:
-            lines = left[: self._most]
-            came = await self._post(lines)
-            del left[: came.taken]
-            if came.problem is not None and came.problem.status in OF_EVENTS:
-                self._refused(came.problem, came, left)
-            elif came.problem is not None and came.problem.passing:
-                await self._pause(came.problem.detail, came.problem.retry_after_s)
-            elif came.problem is not None:
-                raise came.problem.end(self.node, self._not_done())
-            elif came.lost is not None:
-                await self._lost(came.lost)
-            else:
-                self._most = min(WINDOW, self._most * 2)
+        if self._session is None:
+            self._session = self.node.session()
+        await carry_out(self._sending.steps(window), self._session, self.patience.sleep)
 
     async def close(self) -> None:
         """Close the connection."""
         if self._session is not None:
             await self._session.close()
 
-    async def _post(self, lines: Sequence[Line]) -> _Round:
-        came = _Round(count=len(lines))
-        # A file: aiohttp warns of large bytes.
-        body = io.BytesIO(b"\n".join([line.text for line in lines]))
-        headers = {"content-type": "application/x-ndjson"}
-        if self._session is None:
-            self._session = self.node.session()
-        try:
-            async with self._session.post(
-                PATH, data=body, headers=headers, allow_redirects=False
-            ) as response:
-                self._reached = True
-                if response.status == 200 and "ndjson" in response.content_type:
-                    await self._read(response, came, lines)
-                elif response.status < 300:
-                    raise self._strange()
-                else:
-                    came.problem = await problem_of(response)
-        except LOST as error:
-            came.lost = error
-        except aiohttp.ClientError as error:
-            raise self._strange() from error
-        if came.taken < len(lines) and came.problem is None and came.lost is None:
-            came.lost = ConnectionError("the answer ended too soon")
-        return came
+    def accepted(self, lines: Sequence[Line], answer: ChunkAnswer) -> None:
+        """Count lines that are stored."""
+        self.tally.accepted += answer.accepted or 0
+        self.tally.duplicates += answer.duplicates or 0
+        self._settled(lines)
 
-    async def _read(
-        self, response: aiohttp.ClientResponse, came: _Round, lines: Sequence[Line]
+    def refused(
+        self,
+        line: Line,
+        problem: Problem,
+        details: Sequence[str],
+        *,
+        next: bool,
     ) -> None:
-        """Read an answer, a line a chunk, until it ends or says no.
-
-        Each is counted at once: what follows may never come.
-        """
-        rest = b""
-        async for data in response.content.iter_any():
-            *whole, rest = (rest + data).split(b"\n")
-            if len(rest) > _ANSWER_BYTES:
-                raise self._strange()
-            for text in whole:
-                self._count(text, came, lines)
-                if came.problem is not None:
-                    return
-        if rest:
-            self._count(rest, came, lines)
-
-    def _count(self, text: bytes, came: _Round, lines: Sequence[Line]) -> None:
-        answer = self._answer(text)
-        # What is left to send is worked out from these numbers, so they have to fit.
-        if answer["first"] != came.taken or answer["count"] > len(lines) - came.taken:
-            raise self._strange()
-        if answer["status"] != 202:
-            came.count = answer["count"]
-            came.problem = from_members(
-                answer["status"], answer.get("problem"), answer.get("retry_after_s")
-            )
-            return
-        self.tally.accepted += answer["accepted"]
-        self.tally.duplicates += answer["duplicates"]
-        self._settled(lines[came.taken : came.taken + answer["count"]])
-        came.taken += answer["count"]
-
-    def _answer(self, text: bytes) -> dict[str, Any]:
-        try:
-            answer: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-            numbers = ["status", "first", "count"]
-            numbers += ["accepted", "duplicates"] if answer["status"] == 202 else []
-            if all(type(answer[name]) is int and answer[name] >= 0 for name in numbers):
-                return answer
-        except (msgspec.DecodeError, KeyError, UnicodeDecodeError):
-            pass
-        raise self._strange()
-
-    def _strange(self) -> Stop:
-        return self.node.strange(self._not_done())
-
-    def _settled(self, lines: Sequence[Line]) -> None:
-        if lines:
-            self.patience.renew()
-            self.tally.done = lines[-1].place
-            self.report.moved(sum(len(line.text) + 1 for line in lines))
-
-    def _refused(self, problem: Problem, came: _Round, left: list[Line]) -> None:
-        """Leave out what is wrong, or send less at once where that is not known."""
-        count = min(came.count, len(left), CHUNK)
-        # Counted from the request's first line; a number that lies elsewhere names nothing here.
-        named = {
-            index - came.taken: detail
-            for index, detail in problem.errors
-            if came.taken <= index < came.taken + count
-        }
-        if count == 1 and not named:
-            named = {0: problem.detail}
-        if not named:
-            self._most = max(1, count // 2)
-            return
-        for index in sorted(named, reverse=True):
-            line = left.pop(index)
-            self.tally.refused += 1
-            self.report.say(f"{self.unit} {line.place} refused: {named[index]}")
-            if index == 0:
-                self._settled([line])
+        """Say which event is wrong, and leave it out."""
+        del problem
+        self.tally.refused += 1
+        self.report.say(f"{self.unit} {line.place} refused: {'; '.join(details)}")
+        if next:
+            self._settled([line])
         if self.tally.refused >= MOST_REFUSED:
             raise Stop(f"{self.tally.refused} events were refused; nothing more was sent.")
 
-    async def _lost(self, error: BaseException) -> None:
-        # A node that refuses while it is being sent to may close before its answer is read. One
-        # chunk is read whole before it is answered.
-        self._most = CHUNK
-        delay_s = self.patience.next_s(None, GONE_S if self._reached else 0.0)
-        if delay_s is None:
-            raise self.node.absent(error, self._not_done())
-        await self._try_again(f"no answer ({reason(error)})", delay_s)
-
-    async def _pause(self, why: str, asked_s: float | None) -> None:
-        """Wait before the next try, or end if that would take too long."""
-        delay_s = self.patience.next_s(asked_s)
-        if delay_s is None:
-            raise Stop(f"{self.node.url}: {why} Given up, as --wait {self.patience.wait_s:g} says.")
-        await self._try_again(why, delay_s)
-
-    async def _try_again(self, why: str, delay_s: float) -> None:
+    def waiting(self, cause: Problem | BaseException, delay_s: float) -> None:
+        """Say why it is tried again, and when."""
+        why = f"no answer ({reason(cause)})" if isinstance(cause, BaseException) else cause.detail
         self.report.say(f"{self.node.url}: {why}; trying again in {delay_s:g} s")
-        await self.patience.wait(delay_s)
+
+    def gave_up(self, cause: Problem | BaseException) -> Stop:
+        """Return the end after waiting long enough."""
+        if isinstance(cause, BaseException):
+            return self.node.absent(cause, self._not_done())
+        wait_s = self.patience.wait_s
+        return Stop(f"{self.node.url}: {cause.detail} Given up, as --wait {wait_s:g} says.")
+
+    def ended(self, problem: Problem | None) -> Stop:
+        """Return the end after an answer that will not change."""
+        if problem is None:
+            return self.node.strange(self._not_done())
+        return ending(problem, self.node, self._not_done())
+
+    def _settled(self, lines: Sequence[Line]) -> None:
+        if lines:
+            self.tally.done = lines[-1].place
+            self.report.moved(sum(len(line.text) + 1 for line in lines))
 
     def _not_done(self) -> str:
         return "nothing was sent" if not self.tally.done else "nothing more was sent"

@@ -15,11 +15,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 import msgspec
 
 from eventflow.cli.stop import Stop, wrong
+from eventflow.client.lines import Line
 from eventflow.cloudevents import encode_structured
 from eventflow.errors import InvalidEvent
 from eventflow.event import Event
@@ -29,15 +30,6 @@ STDIN: Final = "\0"
 _BOM: Final = b"\xef\xbb\xbf"
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _ANY = msgspec.json.Decoder(msgspec.Raw)
-
-
-class Line(NamedTuple):
-    """An event on its way to a node."""
-
-    place: int
-    """Its line in the file, or its place in the array; from 1."""
-    text: bytes
-    """Without a line end in it."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +85,6 @@ def single(type: str, source: str, data: str | None, id: str | None) -> Source:
     except InvalidEvent as error:
         raise wrong(f"--{error}. Nothing was sent.") from None
     return Source("the command line", [Line(1, encode_structured(event))], "event")
-
-
-def windows(lines: Iterable[Line], most: int, most_bytes: int) -> Iterator[list[Line]]:
-    """Yield the lines in lists of at most `most`, ended once they hold `most_bytes`."""
-    window: list[Line] = []
-    size = 0
-    for line in lines:
-        window.append(line)
-        size += len(line.text)
-        if len(window) >= most or size >= most_bytes:
-            yield window
-            window, size = [], 0
-    if window:
-        yield window
 
 
 def _source(name: str, file: BinaryIO, size_bytes: int | None) -> Source:

@@ -90,7 +90,7 @@ def problem_of(error: Exception) -> Problem:
         case errors.InvalidEvent():
             return _invalid(error)
         case errors.TooLarge():
-            return _stored_nothing(413, "too-large", "Too large", error, "too_large")
+            return _too_large(error)
         case errors.Unroutable():
             return _unroutable(error)
         case errors.QueueFull():
@@ -159,6 +159,17 @@ def _stored_nothing(
     return Problem(status=status, code=code, title=title, detail=str(error), reason=reason)
 
 
+def _too_large(error: errors.TooLarge) -> Problem:
+    return Problem(
+        status=413,
+        code="too-large",
+        title="Too large",
+        detail=str(error),
+        reason="too_large",
+        more={"size": error.size, "limit": error.limit, "setting": error.setting},
+    )
+
+
 def _invalid(error: errors.InvalidEvent) -> Problem:
     event = 0 if error.index is None else error.index
     return Problem(
@@ -192,5 +203,6 @@ def _full(error: errors.QueueFull) -> Problem:
         detail=str(error),
         reason="full",
         retry_after_s=retry_after_s,
-        more={"queue": error.queue, "capacity": error.capacity},
+        more={"queue": error.queue, "capacity": error.capacity}
+        | ({"why": error.why} if error.why else {}),
     )

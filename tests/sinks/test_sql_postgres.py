@@ -220,6 +220,11 @@ class TestAFaultyRow:
             ("integer CHECK (value > 0)", -1, "CheckViolation"),
             ("text UNIQUE", "good", "UniqueViolation"),
             ("integer REFERENCES other", 7, "ForeignKeyViolation"),
+            (
+                "integer REFERENCES other DEFERRABLE INITIALLY DEFERRED",
+                7,
+                "ForeignKeyViolation",
+            ),
             ("timestamptz", "not a time", "InvalidDatetimeFormat"),
             ("text", "a\x00b", "DataError"),
             ("text UNIQUE", "x" * 1_000_000, "ProgramLimitExceeded"),

@@ -74,12 +74,16 @@ class Database:
     def transaction(self, connection: Connection, deadline: Deadline) -> Iterator[None]:
         """Commit what is done within, or none of it; waits in it end by the deadline."""
         left_ms = int(deadline.left_s * 1_000) or 1
-        if self.is_sqlite:
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {left_ms}")
-            connection.rollback()
         with connection.begin():
-            if not self.is_sqlite:
-                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {left_ms}")
+            if self.is_sqlite:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {left_ms}")
+                # IMMEDIATE: the lock is waited for at the beginning, where waiting helps.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                # What would be checked by the commit is checked by each statement: by each row.
+                connection.exec_driver_sql(
+                    f"SET LOCAL statement_timeout = {left_ms}; SET CONSTRAINTS ALL IMMEDIATE"
+                )
             yield
 
     def close(self) -> None:
@@ -92,9 +96,9 @@ def _file(url: URL, *, create: bool) -> Engine:
     uri = f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}"
 
     def connect() -> sqlite3.Connection:
-        # IMMEDIATE: the lock is waited for at the beginning, where waiting helps.
+        # No isolation level: Python would begin transactions by itself, and not for savepoints.
         return sqlite3.connect(
-            uri, uri=True, isolation_level="IMMEDIATE", timeout=0, check_same_thread=False
+            uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False
         )
 
     return sqlalchemy.create_engine(

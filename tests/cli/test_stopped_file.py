@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -237,3 +239,21 @@ def test_what_is_no_file_of_a_node(
     for words in (["stats"], ["explain", "x"], ["export"], ["audit", "--verify"], ["backup", "c"]):
         assert main([*words, "--db", str(path)]) == 1
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["stats", "export", "groups", "deliveries"])
+def test_a_full_disk_behind_standard_output_is_said(command: str, db: str) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123  # it is no path of ours
+        ended = subprocess.run(
+            [sys.executable, "-m", "eventflow", command, "--db", db],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "eventflow: standard output can't be written: No space left on device.\n"
+    )

@@ -88,8 +88,17 @@ async def _run(
                 answer = await asked.ask("POST", path, {**body, "filter": which})
             else:
                 answer = meant
-    status = printed(asked, answer, where.json, lambda: _told(act, answer))
+        paused = await _paused(asked, ids, which) if act == "replay" else ()
+    status = printed(asked, answer, where.json, lambda: [*_told(act, answer), *paused])
     return status if all(word in _DONE for word in answer["counts"]) else FAILED
+
+
+async def _paused(asked: Asked, ids: tuple[str, ...], which: Mapping[str, str]) -> list[str]:
+    """Return what to say of topics that are paused: what was made due there still waits."""
+    meant = {id.rpartition(".")[2] for id in ids} or {which.get("topic")} - {None}
+    listed = (await asked.ask("GET", "/v1/topics")).get("topics", [])
+    paused = [one["name"] for one in listed if one.get("paused") and one["name"] in meant]
+    return [f"Topic {name} is paused: eventflow resume {name}" for name in paused]
 
 
 async def _by_ids(

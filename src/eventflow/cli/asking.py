@@ -12,7 +12,7 @@ A file answers through the very routes a node has, so both give the same JSON.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +105,8 @@ class Asked(Protocol):
         """
         ...
 
-    def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
-        """Yield an answer as it comes, in pieces.
+    def lines(self, path: str, query: Query) -> AsyncGenerator[bytes]:
+        """Yield an answer as it comes, in pieces. To be closed: with `aclosing`.
 
         Raises:
             Stop: as `ask`; also where it breaks off.
@@ -195,12 +195,12 @@ class _Node:
             raise self._node.strange(self._not_done)
         return found
 
-    def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
+    def lines(self, path: str, query: Query) -> AsyncGenerator[bytes]:
         return self._pieces("GET", path, None, query)
 
     async def _pieces(
         self, method: str, path: str, body: Body, query: Query
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         read_s = LONG_S if method == "POST" else ANSWER_S
         try:
             async with self._session.request(
@@ -244,12 +244,12 @@ class _File:
         assert found is not None  # noqa: S101  # it is our own answer
         return found
 
-    def lines(self, path: str, query: Query) -> AsyncIterator[bytes]:
+    def lines(self, path: str, query: Query) -> AsyncGenerator[bytes]:
         return self._pieces("GET", path, b"", query)
 
     async def _pieces(
         self, method: str, path: str, body: bytes, query: Query
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         async with inside.request(
             self._app, method, path, urlencode(_given(query)), body
         ) as answer:

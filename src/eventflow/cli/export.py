@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, Literal
 
@@ -55,12 +55,12 @@ def command(
 
 async def _run(file: str, which: dict[str, str], where: Reaches) -> int:
     async with reading(where, "nothing was written") as asked:
-        pieces = asked.lines("/v1/export", which)
-        if file == STDIN:
-            number = await _write(pieces, sys.stdout.buffer)
-        else:
-            with _whole(Path(file)) as out:
-                number = await _write(pieces, out)
+        async with aclosing(asked.lines("/v1/export", which)) as pieces:
+            if file == STDIN:
+                number = await _write(pieces, sys.stdout.buffer)
+            else:
+                with _whole(Path(file)) as out:
+                    number = await _write(pieces, out)
         if not number:
             await check_topic(asked, which.get("topic", ""))
     say(f"{counted(number, 'event', 'events')} written.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
 """In the order in which the help shows them."""
 
 
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What writing into a redirection may end with."""
+
+
 def commands() -> App:
     """Return the command line, ready to be called."""
     app = App(
@@ -121,9 +126,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _ended("stopped with Ctrl-C.", INTERRUPTED)
     except BrokenPipeError:
         # Who read our output has gone, as `head` does: nobody is left to be told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return FAILED
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        _write_no_more()
+        return _ended(f"standard output can't be written: {error.strerror}.", FAILED)
     return status if isinstance(status, int) else 0
+
+
+def _write_no_more() -> None:
+    """Let what is still to be printed go nowhere: at its end Python would try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ended(reason: str, status: int) -> int:

@@ -50,6 +50,9 @@ class Answer:
     async def _run(self, app: ASGIApp, scope: Scope) -> None:
         try:
             await app(scope, self._receive, self._send)
+        except asyncio.CancelledError:
+            self._gone = True
+            raise
         finally:
             if not self._gone:
                 await self._messages.put(None)

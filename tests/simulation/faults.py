@@ -69,9 +69,8 @@ def early_from_the_lane() -> AbstractContextManager[Any]:
 def one_above_capacity() -> AbstractContextManager[Any]:
     """A full topic takes one more."""
 
-    def has_room(self: Any, rank: int) -> bool:
-        del rank
-        return bool(self.depth <= self.capacity)
+    def has_room(self: Any, _rank: int, count: int = 1) -> bool:
+        return bool(self.depth + count <= self.capacity + 1)
 
     return patch.object(queues.BoundedQueue, "has_room", has_room)
 
@@ -125,8 +124,8 @@ def ids_forgotten() -> AbstractContextManager[Any]:
     """Every third id is not remembered."""
     real = dedup.Dedup.ref
 
-    def ref(self: Any, key: bytes) -> str | None:
-        return None if key[-1] % 3 == 0 else real(self, key)
+    def ref(self: Any, key: str) -> str | None:
+        return None if ord(key[-1]) % 3 == 0 else real(self, key)
 
     return patch.object(dedup.Dedup, "ref", ref)
 

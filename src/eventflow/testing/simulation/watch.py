@@ -167,11 +167,13 @@ class Watched:
                     raise Broken(f"{one.delivery.id} was leased at {now}, due at {due_at}")
 
     def _check_weights(self, queue: Queue, held: Sequence[Held], before: Sequence[int]) -> None:
-        # What came while the call waited for its commit may have come after the starts were chosen.
-        both = [
-            after if early else 0 for early, after in zip(before, self._waiting(queue), strict=True)
-        ]
         starts = [one.delivery.event.rank for one in held]
+        # What came while the call waited for its commit may have come after the starts were
+        # chosen: a rank waited all the while only if it was not used up.
+        both = [
+            after if early > starts.count(rank) else 0
+            for rank, (early, after) in enumerate(zip(before, self._waiting(queue), strict=True))
+        ]
         self._weights.started(queue.topic, starts, both)
 
     def _waiting(self, queue: Queue) -> list[int]:

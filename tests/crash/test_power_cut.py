@@ -31,7 +31,7 @@ from eventflow.delivery import (
     Row,
     Tally,
 )
-from eventflow.engine.embedded import EmbeddedEngine, open_engine
+from eventflow.engine.embedded import EmbeddedEngine, file, open_engine, space
 from eventflow.engine.embedded.writer import InlineWriter
 from eventflow.engine.protocol import (
     Act,
@@ -274,6 +274,15 @@ def figures(seen: Sequence[Seen]) -> dict[str, int]:
         "damaged": sum(one.damaged for one in seen),
         "unaccounted": sum(abs(one.unaccounted) for one in seen),
     }
+
+
+@pytest.fixture(autouse=True)
+def _give_back_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let unused space go back to the disk in small pieces: the power may fail there, too."""
+    monkeypatch.setattr(file, "MANY_PAGES", 2)
+    monkeypatch.setattr(file, "KEEP_PAGES", 0)
+    monkeypatch.setattr(file, "PIECE_PAGES", 2)
+    monkeypatch.setattr(space, "LOOK_S", 0.1)
 
 
 def test_the_workload_visits_every_place() -> None:

@@ -27,7 +27,7 @@ from eventflow.delivery import (
     Row,
     Tally,
 )
-from eventflow.engine.embedded import EmbeddedEngine, cleaning, open_engine
+from eventflow.engine.embedded import EmbeddedEngine, cleaning, file, open_engine
 from eventflow.engine.embedded.writer import InlineWriter
 from eventflow.engine.protocol import Note, Placing, Plan, Route, Settle, Target, TopicPlan
 from eventflow.errors import EngineUnavailable, JournalInUse, JournalUnreadable, StorageUnavailable
@@ -114,8 +114,8 @@ class KeepsNoneOfB(Shelf):
 
 
 def let_go_of_locks(disk: CrashDisk) -> None:
-    for file in disk._directory.files.values():  # noqa: SLF001  # there is no process to end
-        file.locks.clear()
+    for one in disk._directory.files.values():  # noqa: SLF001  # there is no process to end
+        one.locks.clear()
 
 
 @pytest.fixture
@@ -432,6 +432,63 @@ class TestFsyncFails:
         for seed in range(20):
             with CrashDisk() as disk:
                 run(story(disk, seed))
+
+
+class TestSpace:
+    """What is not needed any more goes back to the disk."""
+
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(file, "MANY_PAGES", 64)
+        monkeypatch.setattr(file, "KEEP_PAGES", 16)
+
+    def test_a_backlog_leaves_no_file_behind(self, disk: CrashDisk) -> None:
+        async def story() -> tuple[int, int, object, object]:
+            engine = await start("j.db", vfs=disk.name)
+            for first in range(0, 400, 50):
+                await engine.accept(
+                    [event(f"e{n}", filler="x" * 4_000) for n in range(first, first + 50)]
+                )
+            engine.journal.tidy()
+            full = len(disk.killed()["j.db"])
+            leases = await lease(engine, COMMON_QUEUE, 1_000)
+            await engine.settle([Settle(one, (DELIVERED,)) for one in leases[:-1]])
+            await engine.accept([event("last")])  # drops what is not needed any more
+            await asyncio.sleep(3)
+            before = await everything(engine)
+            await engine.close()
+            left = len(disk.killed()["j.db"])
+            let_go_of_locks(disk)
+            again = await start("j.db", vfs=disk.name)
+            after = await everything(again)
+            await again.close()
+            return full, left, before, after
+
+        full, left, before, after = run(story())
+        assert full > 1_500_000
+        assert left < 400_000
+        assert after == before
+
+    def test_a_full_disk_gives_back_later(self, disk: CrashDisk) -> None:
+        async def story() -> int:
+            engine = await start("j.db", vfs=disk.name)
+            for first in range(0, 400, 50):
+                await engine.accept(
+                    [event(f"e{n}", filler="x" * 4_000) for n in range(first, first + 50)]
+                )
+            leases = await lease(engine, COMMON_QUEUE, 1_000)
+            await engine.settle([Settle(one, (DELIVERED,)) for one in leases])
+            await engine.accept([event("last")])
+            disk.fail_write()
+            await asyncio.sleep(3)
+            assert not engine.broken
+            disk.heal()
+            await engine.accept([event("more")])
+            await asyncio.sleep(3)
+            await engine.close()
+            return len(disk.killed()["j.db"])
+
+        assert run(story()) < 400_000
 
 
 class TestCleaning:

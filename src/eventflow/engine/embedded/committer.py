@@ -16,6 +16,7 @@ import apsw
 
 from eventflow.engine.embedded.journal import Change, Commit, StorageUnit, Work
 from eventflow.engine.embedded.queues import Anchor
+from eventflow.engine.embedded.space import Space
 from eventflow.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Committer:
         self._row = Anchor(0)
         self._started_s = 0.0
         self._soon: asyncio.TimerHandle | None = None
+        self._space = Space(journal, self._give_back)
+        self._space_due = False
 
     def take_numbers(self, count: int) -> int:
         """Return the first of `count` numbers that no entry has had before."""
@@ -150,6 +153,7 @@ class Committer:
 
     def shut(self, why: str) -> None:
         """Take nothing any more."""
+        self._space.close()
         self.fault = self.fault or why
         self.broken = True
 
@@ -236,6 +240,25 @@ class Committer:
             batch += self._waiting
             self._waiting = []
             self._fail(batch, EngineUnavailable(self.fault or str(error)))
+        if error is None:
+            self._space.changed()
+        if self._space_due:
+            self._give_back()
+        elif self._waiting:
+            self.kick()
+
+    def _give_back(self) -> None:
+        """Give back a piece of unused space: now, or when the commit on its way is done."""
+        self._space_due = self._busy
+        if not self._busy and not self.broken:
+            self._busy = True
+            self.writer.run(self._space.piece, self._given_back)
+
+    def _given_back(self, more: Any, error: BaseException | None) -> None:
+        self._busy = False
+        if error is not None and not isinstance(error, apsw.FullError):
+            self._note(error)
+        self._space.went_on(more=bool(more))
         if self._waiting:
             self.kick()
 

@@ -17,6 +17,10 @@ import apsw
 from eventflow.errors import JournalInUse, JournalUnreadable
 
 WAL_LIMIT_BYTES = 64 * 2**20
+MANY_PAGES = 4_096
+"""Unused pages of 4 KiB, 16 MiB, from which some are given back to the disk."""
+KEEP_PAGES = 1_024
+PIECE_PAGES = 256
 
 
 def connect(path: str, vfs: str | None) -> apsw.Connection:
@@ -61,6 +65,28 @@ def configure(connection: apsw.Connection, durability: str) -> None:
 
 def _no_sqlite(path: str, error: apsw.Error) -> JournalUnreadable:
     return JournalUnreadable(path, f"it is no SQLite file ({error})", "Name another file.")
+
+
+def give_back(connection: apsw.Connection, *, begun: bool) -> bool:
+    """Return a piece of the file's unused pages to the disk; return whether there is more.
+
+    Begins only where much of the file is unused: some of it will be needed again soon. A piece
+    takes the writer a few milliseconds, since its last pages move into the unused ones.
+
+    Args:
+        connection: Between two transactions.
+        begun: Whether the piece before said that there is more.
+    """
+    free = int(connection.pragma("freelist_count"))
+    pages = int(connection.pragma("page_count"))
+    most = KEEP_PAGES if begun else max(MANY_PAGES, pages // 2)
+    if free <= most:
+        if begun:  # the file is cut when the log is folded into it
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return False
+    for _ in connection.execute(f"PRAGMA incremental_vacuum({min(PIECE_PAGES, free)})"):
+        continue  # each step of the statement frees a page
+    return True
 
 
 def connect_to_read(path: str) -> apsw.Connection:

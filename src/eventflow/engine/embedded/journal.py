@@ -28,6 +28,7 @@ from eventflow.engine.embedded.file import (
     configure,
     connect,
     connect_to_read,
+    give_back,
     lock,
     tell_holder,
 )
@@ -425,6 +426,16 @@ class Journal:
         """Fold the write-ahead log into the file. Between commits."""
         if not self.in_memory:
             self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def give_back(self, *, begun: bool) -> bool:
+        """Return a piece of what is unused to the disk; return whether there is more. See `file`.
+
+        Raises:
+            apsw.Error: nothing of it happened.
+        """
+        if self.in_memory or self.read_only:
+            return False
+        return give_back(self.connection, begun=begun)
 
     def close(self, *, clean: bool = True) -> None:
         """Close the file; `clean` says that nothing was running.

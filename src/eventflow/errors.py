@@ -72,7 +72,9 @@ class Unroutable(EventFlowError):
 class TooLarge(EventFlowError):
     """A request or an event over its limit. Nothing was stored."""
 
-    def __init__(self, what: str, size: int, limit: int, setting: str) -> None:
+    def __init__(
+        self, what: str, size: int, limit: int, setting: str, *, index: int | None = None
+    ) -> None:
         super().__init__(
             f"{what}: {size} is over the limit of {limit}; nothing was stored. "
             f"Send less at once, or raise {setting}."
@@ -81,6 +83,8 @@ class TooLarge(EventFlowError):
         self.size = size
         self.limit = limit
         self.setting = setting
+        self.index = index
+        """Which event of the request, counted from 0; None: the request, or its only event."""
 
 
 class QueueFull(EventFlowError):

@@ -135,7 +135,7 @@ class Shop:
         )
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
+    def serving(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run a node, with what it says in node.log."""
         with (self.folder / "node.log").open("ab") as log:
             node = subprocess.Popen(
@@ -147,7 +147,7 @@ class Shop:
             )
             try:
                 self._await_door(node)
-                yield
+                yield node
             finally:
                 node.terminate()
                 node.wait(30)

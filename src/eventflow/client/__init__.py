@@ -13,10 +13,6 @@
 
 Only the last two do I/O. What they have in common is pure, and also what `eventflow publish`
 stands on. The sync client runs no event loop in a thread of its own: it can be made before a web
-server forks, and a program that never awaits needs no second thread to send an event.
+server forks, and a program that never awaits needs no second thread to send an event. Nothing is
+imported here: a program that uses `Client` need not load aiohttp.
 """
-
-from eventflow.client.awaiting import AsyncClient
-from eventflow.client.blocking import Client
-
-__all__ = ["AsyncClient", "Client"]

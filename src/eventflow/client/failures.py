@@ -79,7 +79,8 @@ def error_of_line(line: Line, problem: Problem, details: Sequence[str]) -> Event
             size = _said(problem, "size", len(line.text))
             setting = _said(problem, "setting", "[common] max_event")
             limit = _said(problem, "limit", 0)
-            return TooLarge(f"event {line.place}, in bytes", size, limit, setting)
+            what = f"event {line.place}, in bytes"
+            return TooLarge(what, size, limit, setting, index=line.place)
         case 422:
             return Unroutable(_TYPE.decode(line.text).type, index=line.place)
         case _:

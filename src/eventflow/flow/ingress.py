@@ -147,7 +147,7 @@ class Ingress:
         if max(sizes, default=0) > limit:
             index, size = next((at, size) for at, size in enumerate(sizes) if size > limit)
             which = "the event's data" if alone else f"event {index}: its data"
-            raise TooLarge(which, size, limit, "[common] max_event")
+            raise TooLarge(which, size, limit, "[common] max_event", index=None if alone else index)
         if self._schemas:
             for index, event in enumerate(events):
                 problems = self._schemas.problems(event)

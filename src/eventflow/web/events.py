@@ -157,7 +157,8 @@ def check_sizes(events: Sequence[Event], limit: int, numbers: Iterable[int]) -> 
     for number, event in zip(numbers, events, strict=False):
         size = event.size_bytes
         if size > limit:
-            raise TooLarge(f"event {number}, in bytes", size, limit, "[common] max_event")
+            what = f"event {number}, in bytes"
+            raise TooLarge(what, size, limit, "[common] max_event", index=number)
 
 
 # ------------------------------------------------------------------ lines

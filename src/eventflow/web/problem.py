@@ -160,13 +160,17 @@ def _stored_nothing(
 
 
 def _too_large(error: errors.TooLarge) -> Problem:
+    named: dict[str, Any] = {}
+    if error.index is not None:
+        detail = f"{error.size} bytes, over the limit of {error.limit} ({error.setting})"
+        named = {"errors": [{"event": error.index, "detail": detail}]}
     return Problem(
         status=413,
         code="too-large",
         title="Too large",
         detail=str(error),
         reason="too_large",
-        more={"size": error.size, "limit": error.limit, "setting": error.setting},
+        more={"size": error.size, "limit": error.limit, "setting": error.setting} | named,
     )
 
 

@@ -1,0 +1,48 @@
+"""What `import eventflow` gives, and what it costs those who use a part of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import eventflow
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the packages that a fresh Python has loaded after running `code`."""
+    shown = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", eventflow.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(eventflow, name) is not None
+    assert name in dir(eventflow)
+
+
+def test_another_name_is_missing_as_everywhere() -> None:
+    with pytest.raises(AttributeError, match="module 'eventflow' has no attribute 'Clint'"):
+        eventflow.Clint  # type: ignore[attr-defined]  # noqa: B018  # that is the mistake
+    with pytest.raises(ImportError, match="cannot import name 'Clint' from 'eventflow'"):
+        exec("from eventflow import Clint")  # noqa: S102  # as a user writes it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "spared"),
+    [
+        ("import eventflow", {"aiohttp", "apsw", "asyncio", "cel", "starlette", "uvicorn"}),
+        ("import eventflow; eventflow.Client()", {"aiohttp", "apsw", "starlette", "uvicorn"}),
+        ("import eventflow; eventflow.AsyncClient()", {"apsw", "starlette", "uvicorn"}),
+        ("import eventflow; eventflow.EventFlow()", {"aiohttp", "uvicorn"}),
+    ],
+)
+def test_nobody_loads_what_he_does_not_use(code: str, spared: set[str]) -> None:
+    """A command that publishes one event should not take half a second to start."""
+    loaded = loaded_by(code)
+
+    assert "msgspec" in loaded, "what is certainly used is seen"
+    assert loaded & spared == set()

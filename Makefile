@@ -7,7 +7,7 @@ BIN    := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check prove clean
+.PHONY: help run test check prove bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ prove: .venv/.ready  ## the long runs, with figures written to docs/proof (SEEDS
 	  EVENTFLOW_PROOF=docs/proof EVENTFLOW_SEED=$$seed \
 	    $(PYTEST) -m 'slow and not prove' --hypothesis-seed=$$seed $(ARGS) || exit 1; \
 	done
+
+bench: .venv/.ready  ## what it does in a second, beside floors (ARGS="a b --rounds 3"; needs a quiet machine)
+	@$(BIN)/python -m bench $(ARGS)
 
 clean:  ## remove caches and build output (.venv stays)
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import queue
-import sys
 import threading
 import time
 from collections import deque
@@ -23,11 +22,10 @@ import uvloop
 
 from bench.payload import batches
 from bench.report import answer, fresh_folder
+from eventflow.app.serving import tune
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SWITCH_INTERVAL_S = 0.0005
 
 
 class Wire(msgspec.Struct, gc=False, frozen=True):
@@ -162,7 +160,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--setting", type=int, choices=range(len(SETTINGS)), default=BEST)
     given = parser.parse_args()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    tune()
     setting = SETTINGS[given.setting]
     bodies = batches(given.events, setting.batch)
     with fresh_folder() as folder:

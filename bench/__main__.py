@@ -1,0 +1,129 @@
+"""Lets all programs of the bench take turns, and prints one table; `--json FILE` keeps it all.
+
+In turns, because a machine's speed drifts: what is compared was measured in the same minutes. Each
+figure is the median of its runs, with the least and the greatest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Contestant(NamedTuple):
+    """One program, and what of its answer is shown."""
+
+    name: str
+    arguments: tuple[str, ...]
+    figures: tuple[str, ...] = ("per_s",)
+    floor: str = ""
+    """Whose median its own is divided by."""
+
+
+def _http(kind: str, connections: int, batch: int = 1) -> Contestant:
+    size = "" if batch == 1 else f" batches of {batch},"
+    return Contestant(
+        f"(c) {kind},{size} {connections} connections",
+        ("http", kind, "--connections", str(connections), "--batch", str(batch)),
+        floor="" if kind == "durable" else f"(c) durable,{size} {connections} connections",
+    )
+
+
+FLOOR, EMPTY = "(a) floor", "(b) publish_many of 500"
+CONTESTANTS = {
+    "a": [Contestant(FLOOR, ("floor",))],
+    "b": [
+        Contestant(EMPTY, ("embedded",), floor=FLOOR),
+        Contestant("(b) fan-out to three", ("embedded", "--fan-out"), floor=FLOOR),
+    ],
+    "c": [_http(kind, n) for n in (1, 32, 128) for kind in ("node", "bare", "durable")]
+    + [_http(kind, 8, 500) for kind in ("node", "bare", "durable")],
+    "d": [
+        Contestant(f"(d) latency, {kind}, 5,000/s", ("latency", kind), ("p50_ms", "p99_ms"))
+        for kind in ("python", "http")
+    ],
+    "e": [
+        Contestant("(e) a waiting event beside its body", ("memory", "waiting"), ("bytes",)),
+        Contestant(
+            "(e) reopening 200,000 events", ("memory", "reopening", "--events", "200000"), ("s",)
+        ),
+    ],
+    "f": [
+        Contestant(f"(f) (b) with {n:,} waiting", ("embedded", "--waiting", str(n)), floor=EMPTY)
+        for n in (100_000, 500_000)
+    ]
+    + [Contestant("(f) lateness of 100,000 retries", ("retries",), ("p50_ms", "p99_ms"))],
+}
+ONCE = ("retries", "memory")
+"""What takes long and varies little is measured fewer times."""
+FEW = 3
+
+
+def measure(one: Contestant) -> dict[str, float]:
+    """Run a program once, in a process of its own."""
+    command = [sys.executable, "-m", f"bench.{one.arguments[0]}", *one.arguments[1:]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603  # ours
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def in_turns(contestants: list[Contestant], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Let each run once a round."""
+    runs: dict[str, list[dict[str, float]]] = {one.name: [] for one in contestants}
+    for number in range(rounds):
+        for one in contestants:
+            if one.arguments[0] in ONCE and number >= min(FEW, rounds):
+                continue
+            sys.stderr.write(f"\r{number + 1}/{rounds} {one.name:60}")
+            runs[one.name].append(measure(one))
+    sys.stderr.write("\r" + " " * 72 + "\r")
+    return runs
+
+
+def table(contestants: list[Contestant], runs: dict[str, list[dict[str, float]]]) -> str:
+    """Return medians with spreads, and ratios to floors."""
+    medians: dict[str, float] = {}
+    lines = [f"{'':44}{'median':>12}  {'least … greatest':>24}  of floor"]
+    for one in contestants:
+        for figure in one.figures:
+            values = [run[figure] for run in runs[one.name]]
+            median = medians[one.name] = statistics.median(values)
+            ratio = f"{median / medians[one.floor]:8.2f}" if one.floor in medians else ""
+            spread = f"{_short(min(values))} … {_short(max(values))}"
+            name = f"{one.name} [{figure}]"
+            lines.append(f"{name:44}{_short(median):>12}  {spread:>24}  {ratio}")
+    return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("letters", nargs="*", default=list(CONTESTANTS), help="a to f; default all")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="where to keep all figures")
+    given = parser.parse_args()
+    contestants = [one for letter in given.letters for one in CONTESTANTS[letter]]
+    # A floor has to be known before it is divided by.
+    contestants.sort(key=lambda one: bool(one.floor) + 2 * one.name.startswith("(f)"))
+    began = time.time()
+    runs = in_turns(contestants, given.rounds)
+    sys.stdout.write(table(contestants, runs) + "\n")
+    if given.json:
+        machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "began": began}
+        given.json.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The doors of (c), each on the same HTTP server, in a process of its own.
+
+    node     EventFlow: validated, deduplicated, durable, routed, delivered
+    bare     decodes and answers 202; nothing is kept
+    durable  the smallest durable door: decodes, commits in groups with fsync, answers 202
+
+Prints its port, serves until its standard input ends, and says then how late handlers were called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import uvloop
+
+from bench.embedded import node, settled
+from bench.floor import Disk, Wire
+from bench.lateness import Lateness
+from bench.report import fresh_folder
+from eventflow.app.serving import tune
+from eventflow.web.server import Server, make_app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KINDS = ("node", "bare", "durable")
+_ONE = msgspec.json.Decoder(Wire).decode
+_BATCH = msgspec.json.Decoder(list[Wire]).decode
+
+
+class SmallDoor:
+    """An application that decodes what comes, keeps it if it has a disk, and answers."""
+
+    def __init__(self, disk: Disk | None) -> None:
+        self._disk = disk
+        self._number = 0
+
+    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        message = await receive()
+        body = message["body"]
+        while message.get("more_body"):
+            message = await receive()
+            body += message["body"]
+        count = len(_BATCH(body)) if body[:1] == b"[" else len([_ONE(body)])
+        if self._disk is not None:
+            self._number += 1
+            # What is older than a hundred requests is taken as handled: the file stays small.
+            await self._disk.submit(self._number, body, self._number - 100)
+        answer = b'{"accepted":%d}' % count
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 202, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+async def serve(kind: str, folder: Path) -> None:
+    """Serve one kind of door until standard input ends."""
+    flow = None
+    late = Lateness()
+    app: Any
+    if kind == "node":
+        flow = node(folder / "node.db", late.handle)
+        await flow.start()
+        app = make_app(flow.door)
+    else:
+        disk = Disk(folder / "floor.db", 4000) if kind == "durable" else None
+        app = SmallDoor(disk)
+    server = Server(app, "127.0.0.1", 0)
+    address = await server.start()
+    sys.stdout.write(f"{address.port}\n")
+    sys.stdout.flush()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await server.stop()
+    if flow is not None:
+        await settled(flow)
+        await flow.stop()
+    sys.stdout.write(json.dumps(late.figures()) + "\n")
+
+
+def main() -> None:
+    """Serve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=KINDS)
+    tune()
+    with fresh_folder() as folder:
+        uvloop.run(serve(parser.parse_args().kind, folder))
+
+
+if __name__ == "__main__":
+    main()

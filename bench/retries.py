@@ -1,0 +1,59 @@
+"""(f) How late retries are: 100,000 due over 100 s, each timed from when it is due."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from bench.embedded import CAPACITY, publish, settled
+from bench.lateness import Lateness
+from bench.payload import batches
+from bench.report import answer, fresh_folder
+from eventflow import Delivery, Event, EventFlow, RetryLater
+from eventflow.app.serving import tune
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def run(path: Path, events: int, over_s: float) -> dict[str, float]:
+    """Let every event ask once for a time of its own, and see how late it is run then."""
+    late = Lateness()
+    due: dict[str, float] = {}
+    flow = EventFlow(engine=f"sqlite:{path}")
+    flow.override({"common": {"capacity": CAPACITY}, "engine": {"memory_limit": "4GiB"}})
+
+    @flow.topic("a", match="a.*", capacity=CAPACITY, retry={"capacity": CAPACITY})
+    async def handle(event: Event, delivery: Delivery) -> None:
+        now = time.time()
+        if event.id in due:
+            late.taken_s.append(now - due[event.id])
+            return
+        wait_s = 5.0 + over_s * len(due) / events
+        due[event.id] = now + wait_s
+        raise RetryLater(wait_s)
+
+    await flow.start()
+    await publish(flow, batches(events, 500, topic="a"))
+    while len(late.taken_s) < events:
+        await settled(flow)
+    await flow.stop()
+    return late.figures()
+
+
+def main() -> None:
+    """Measure once."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--over", type=float, default=100.0, help="seconds")
+    given = parser.parse_args()
+    tune()
+    with fresh_folder() as folder:
+        answer(uvloop.run(run(folder / "node.db", given.events, given.over)))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@
       StorageUnavailable  secondary storage can't keep or give anything now
       UnknownName         no such topic, delivery or event
       WrongState          the delivery is not in a place that allows this
+      Orphaned            the topic has gone from the configuration: nobody runs its deliveries
       Permanent           raised by a handler: no further attempt can help
       RetryLater          raised by a handler: try again, but not before then
 
@@ -201,6 +202,17 @@ class WrongState(EventFlowError):
         super().__init__(f"delivery {delivery} is {state}; expected {wanted}. Nothing was changed.")
         self.delivery = delivery
         self.state = state
+
+
+class Orphaned(EventFlowError):
+    """The topic has gone from the configuration; what it holds is kept. Nothing was changed."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"topic {topic!r} is an orphan: it has gone from the configuration, and what it holds "
+            "is kept. Nothing was changed. Put it back into the configuration, and it goes on."
+        )
+        self.topic = topic
 
 
 class Permanent(EventFlowError):

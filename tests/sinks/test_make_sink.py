@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from eventflow.app.build import topics_of
+from eventflow.app.build import handlers_of
 from eventflow.config import parse
 from eventflow.errors import ConfigError
 
@@ -20,7 +20,7 @@ SQL = """
 def problems(url: str, value: str = "event.data.email") -> tuple[str, ...]:
     settings = parse(SQL % (url, value), name="eventflow.toml", environ={})
     with pytest.raises(ConfigError) as caught:
-        topics_of(settings, {})
+        handlers_of(settings, {})
     return caught.value.problems
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.event import listen, remove
 
-from eventflow.app.build import topics_of
+from eventflow.app.build import handlers_of, topics_of
 from eventflow.config import Column, SqlSinkSettings, parse
 from eventflow.config.secret import Secret
 from eventflow.delivery import Delivery
@@ -409,6 +409,6 @@ def test_batches_do_not_wait_for_each_other(file: Path) -> None:
         name="",
         environ={},
     )
-    ((topic,), _) = topics_of(settings, {})
+    (topic,) = topics_of(handlers_of(settings, {}))
 
     assert topic.concurrency == 1

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from eventflow.config import BatchSettings, Share
 from eventflow.engine.embedded import EmbeddedEngine, open_engine
 from eventflow.errors import ConfigError, did_you_mean
 from eventflow.flow.handlers import Batch, Handler
 from eventflow.flow.ingress import Rules
-from eventflow.flow.node import Shape, plan_of
+from eventflow.flow.node import Shape, Wanted, plan_of
 from eventflow.flow.schemas import Schemas
 from eventflow.flow.topic import Topic
 from eventflow.policy.backoff import Backoff
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from eventflow.config import Settings, TopicSettings
     from eventflow.engine.embedded.writer import Writer
     from eventflow.sinks.base import AnySink
+
+T = TypeVar("T")
 
 
 def policy_of(topic: TopicSettings) -> TopicPolicy:
@@ -48,45 +51,53 @@ def policy_of(topic: TopicSettings) -> TopicPolicy:
     )
 
 
-def topics_of(
-    settings: Settings, functions: Mapping[str, Callable[..., Any]]
-) -> tuple[list[Topic], list[AnySink]]:
-    """Return the topics with their handlers, and the sinks among those.
+class Built(NamedTuple):
+    """A topic's handler, and the settings that it was made of."""
+
+    settings: TopicSettings
+    handler: Handler
+
+
+def handlers_of(
+    settings: Settings,
+    functions: Mapping[str, Callable[..., Any]],
+    known: Mapping[str, Built] | None = None,
+) -> dict[str, Built]:
+    """Return the handlers by topic. Sinks are not opened yet.
 
     Args:
         settings: The settings.
         functions: Handlers given in Python, by topic.
+        known: Those there are: one whose settings still say the same is kept, sink and all.
 
     Raises:
         ConfigError: a handler can't be found or called; all of them at once.
     """
-    topics: list[Topic] = []
-    sinks: list[AnySink] = []
+    built: dict[str, Built] = {}
     problems: list[str] = []
     for one in settings.topics:
+        old = (known or {}).get(one.name)
         try:
-            handler = _handler(one, functions.get(one.name), sinks)
+            if old is not None and _made_of(old.settings) == _made_of(one):
+                handler = replace(old.handler, timeout_s=one.timeout_s)
+            else:
+                handler = _handler(one, functions.get(one.name))
         except ConfigError as error:
             problems += error.problems
             continue
-        topics.append(
-            Topic(
-                one.name,
-                policy_of(one),
-                handler,
-                concurrency=min(one.concurrency, handler.at_once or one.concurrency),
-                capacity=one.capacity,
-                lane_capacity=one.retry.capacity,
-            )
-        )
+        built[one.name] = Built(one, handler)
     if problems:
         raise ConfigError(problems)
-    return topics, sinks
+    return built
 
 
-def _handler(
-    topic: TopicSettings, function: Callable[..., Any] | None, sinks: list[AnySink]
-) -> Handler:
+def _made_of(topic: TopicSettings) -> tuple[object, ...]:
+    """Return what a handler depends on, its timeout left out."""
+    sized = topic.concurrency if topic.sink is not None else None
+    return topic.handler, topic.sink, topic.executor, topic.batch, sized
+
+
+def _handler(topic: TopicSettings, function: Callable[..., Any] | None) -> Handler:
     if topic.sink is not None:
         try:
             sink = make_sink(topic.sink, concurrency=topic.concurrency)
@@ -94,7 +105,6 @@ def _handler(
             where = f"[topics.{topic.name}.sink]"
             told = [f"{where} {problem.removeprefix('sink.')}" for problem in error.problems]
             raise ConfigError(told) from error
-        sinks.append(sink)
         return _handler_of_sink(sink, topic)
     if function is None:
         function = imported(topic.handler or "", f"[topics.{topic.name}] handler")
@@ -113,6 +123,21 @@ def _handler_of_sink(sink: AnySink, topic: TopicSettings) -> Handler:
 
 def _batch(settings: BatchSettings) -> Batch:
     return Batch(settings.max, linger_s=settings.linger_s)
+
+
+def topics_of(built: Mapping[str, Built]) -> list[Topic]:
+    """Return the topics, common left out."""
+    return [
+        Topic(
+            name,
+            policy_of(one),
+            handler,
+            concurrency=min(one.concurrency, handler.at_once or one.concurrency),
+            capacity=one.capacity,
+            lane_capacity=one.retry.capacity,
+        )
+        for name, (one, handler) in built.items()
+    ]
 
 
 def imported(name: str, where: str) -> Any:
@@ -190,6 +215,40 @@ def schemas_of(settings: Settings) -> Schemas:
         ConfigError: one can't be read or used.
     """
     return Schemas.read({schema.type: schema.path for schema in settings.schemas})
+
+
+def wanted_of(
+    settings: Settings,
+    functions: Mapping[str, Callable[..., Any]],
+    known: Mapping[str, Built] | None = None,
+) -> tuple[Wanted, dict[str, Built]]:
+    """Return what a node of these settings is, and its handlers by topic. Nothing is opened.
+
+    Args:
+        settings: The settings.
+        functions: Handlers given in Python, by topic.
+        known: See `handlers_of`.
+
+    Raises:
+        ConfigError: something can't be found, read or compiled; all of it at once.
+    """
+    problems: list[str] = []
+
+    def tried(step: Callable[[], T], otherwise: T) -> T:
+        try:
+            return step()
+        except ConfigError as error:
+            problems.extend(error.problems)
+            return otherwise
+
+    nothing: dict[str, Built] = {}
+    built = tried(lambda: handlers_of(settings, functions, known), nothing)
+    routes = tried(lambda: routes_of(settings), compile_routes(()))
+    schemas = tried(lambda: schemas_of(settings), Schemas())
+    if problems:
+        raise ConfigError(problems)
+    topics = topics_of(built)
+    return Wanted(shape_of(settings, topics), topics, routes, schemas), built
 
 
 async def engine_of(

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
     from eventflow.flow.handlers import Batch, Handler
-    from eventflow.sinks.base import AnySink
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,7 +88,6 @@ class EventFlow:
         self._engine: EmbeddedEngine | None = None
         self._flow: Flow | None = None
         self._door: Door | None = None
-        self._sinks: list[AnySink] = []
 
     # topics ------------------------------------------------------------------
 
@@ -166,23 +164,19 @@ class EventFlow:
         if self._flow is not None:
             raise EventFlowError("this node has been started already")
         settings, around = self.settings, self._around
-        topics, self._sinks = build.topics_of(settings, self._functions)
+        wanted, _ = build.wanted_of(settings, self._functions)
         if around.handler is not None:
-            for topic in topics:
+            for topic in wanted.topics:
                 if topic.handler is not None:
                     topic.handler = around.handler(topic.name, topic.handler)
-        routes, schemas = build.routes_of(settings), build.schemas_of(settings)
-        shape = build.shape_of(settings, topics)
         engine = await around.engine(
             settings, around.clock, around.random.getrandbits, around.writer
         )
         self._engine = engine
         try:
-            for sink in self._sinks:
-                await sink.start()
             metrics = Metrics(VERSION)
             tools = Tools(engine, engine.storage, around.clock, around.random.random, metrics)
-            self._flow = Flow(tools, shape, topics, routes, schemas)
+            self._flow = Flow(tools, wanted)
             self._door = Door(self._flow, settings, engine)
             await self._flow.start()
         except BaseException:
@@ -202,8 +196,6 @@ class EventFlow:
         return released
 
     async def _close(self) -> None:
-        for sink in self._sinks:
-            await sink.close()
         if self._engine is not None:
             await self._engine.close()
         self._engine = self._flow = None

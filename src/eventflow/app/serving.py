@@ -74,6 +74,7 @@ async def serve(
         log(names.SETTINGS_DOUBTFUL, warning=warning)
     await flow.start()
     watchdog = BlockDetector(flow.flow.tools.metrics)
+    flow.flow.on_handler = watchdog.watch
     for name, topic in flow.flow.topics.items():
         if topic.handler is not None:
             watchdog.watch(name, topic.handler)

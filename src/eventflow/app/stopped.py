@@ -17,7 +17,8 @@ from eventflow.config import EngineSettings, Settings
 from eventflow.delivery import COMMON
 from eventflow.engine.embedded import open_stopped
 from eventflow.errors import EngineUnavailable
-from eventflow.flow.node import Flow, Tools
+from eventflow.flow.node import Flow, Tools, Wanted
+from eventflow.flow.schemas import Schemas
 from eventflow.flow.topic import Topic
 from eventflow.policy.routing import compile_routes
 from eventflow.policy.values import TopicPolicy
@@ -80,7 +81,8 @@ async def _door(engine: EmbeddedEngine, path: Path, clock: SystemClock) -> Stopp
     names = [name for name in (await engine.census()).topics if name != COMMON]
     topics = [Topic(name, TopicPolicy(), None) for name in names]
     tools = Tools(engine, engine.storage, clock, random.random, Metrics(VERSION))
-    flow = Flow(tools, build.shape_of(settings, topics), topics, compile_routes([]))
+    shape = build.shape_of(settings, topics)
+    flow = Flow(tools, Wanted(shape, topics, compile_routes([]), Schemas()))
     for name, values in (await engine.storage.overrides()).items():
         if name in flow.topics and values.get("paused"):
             flow.topics[name].pause()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -57,21 +56,8 @@ def checked(path: Path | None) -> Settings:
     """
     settings = load(path, environ=os.environ)
     file = "settings" if path is None else str(path)
-    problems = [f"{file}: {problem}" for problem in _problems(settings)]
-    if problems:
-        raise ConfigError(problems)
+    try:
+        build.wanted_of(settings, {})
+    except ConfigError as error:
+        raise ConfigError([f"{file}: {problem}" for problem in error.problems]) from error
     return settings
-
-
-def _problems(settings: Settings) -> Iterator[str]:
-    """Yield what only building it shows: all of it, not what the first step finds."""
-    steps: tuple[Callable[[], object], ...] = (
-        lambda: build.topics_of(settings, {}),
-        lambda: build.routes_of(settings),
-        lambda: build.schemas_of(settings),
-    )
-    for step in steps:
-        try:
-            step()
-        except ConfigError as error:
-            yield from error.problems

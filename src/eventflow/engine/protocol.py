@@ -239,6 +239,11 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
     dead: int = 0
 
     @property
+    def live(self) -> int:
+        """Deliveries that are in a queue, its lane or storage."""
+        return self.queued + self.running + self.retrying + self.parked + self.dead
+
+    @property
     def unaccounted(self) -> int:
         """Deliveries that were created and are in no place. Anything but 0 is a bug."""
         return self.created - (
@@ -298,7 +303,11 @@ class Engine(Protocol):
     """
 
     async def apply(self, plan: Plan) -> Applied:
-        """Keep these queues from now on. Idempotent; also for changes while running."""
+        """Keep these queues from now on. Idempotent; also for changes while running.
+
+        A queue that holds more than its new capacity keeps it, and takes no more until there is
+        room. A topic that is not in the plan keeps its queues as they are.
+        """
         ...
 
     async def accept(

@@ -14,10 +14,12 @@
     settler     end the leases of what has finished, a batch at a time
     retry_lane  what is due goes back to its topic, or on to storage
     recovery    what is parked comes back when its topic has room
+    stages      recovery, lane and worker of one topic, changed while the node runs
     ledger      counts, rates and the history of what was settled
     audit       seals the trail: the ends of its chains go to the log
     watchdog    names a handler that blocks the loop
-    node        all of them together: start, drain, stop
+    supervise   keeps the task of a stage going
+    node        all of them together: start, change, drain, stop
 
 Decisions are `eventflow.policy`'s; what must not be lost is the engine's. A test keeps this list
 and the files of this folder the same.

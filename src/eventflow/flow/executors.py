@@ -79,6 +79,12 @@ class Threads:
                     self._wake()  # woken and cancelled at once: the place is another's
                 raise
 
+    def resize(self, size: int) -> None:
+        """Have so many threads at most from now on. Those that are more end with the others."""
+        self.size = size
+        for _ in range(size - self.busy):
+            self._wake()
+
     def submit(self, function: Callable[..., Any], args: tuple[Any, ...]) -> asyncio.Future[Ended]:
         """Run `function(*args)` in a thread; the future gets its result and its exception."""
         self.busy += 1

@@ -28,7 +28,7 @@ from eventflow.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from eventflow.sinks.base import BatchSink, Sink
+    from eventflow.sinks.base import AnySink, BatchSink, Sink
 
 Mode = Literal["async", "thread", "process"]
 
@@ -110,6 +110,8 @@ class Handler:
     """It takes a list; None: one event at a time."""
     at_once: int | None = None
     """Runs at the same time at most, whatever the topic says; None: as it says."""
+    sink: AnySink | None = None
+    """What is opened before its first run, and closed after its last."""
 
     @classmethod
     def of_function(
@@ -155,6 +157,7 @@ class Handler:
             function=sink.deliver,
             wants_delivery=True,
             timeout_s=timeout_s,
+            sink=sink,
         )
 
     @classmethod
@@ -170,6 +173,7 @@ class Handler:
             timeout_s=timeout_s,
             batch=batch,
             at_once=sink.at_once,
+            sink=sink,
         )
 
     @property

@@ -53,7 +53,7 @@ class Ingress:
         self._storage = storage
         self.routes = routes
         self._topics = topics
-        self._schemas = schemas
+        self.schemas = schemas
         self.rules = rules
         self._clock = clock
         self._ledger = ledger
@@ -148,9 +148,9 @@ class Ingress:
             index, size = next((at, size) for at, size in enumerate(sizes) if size > limit)
             which = "the event's data" if alone else f"event {index}: its data"
             raise TooLarge(which, size, limit, "[common] max_event", index=None if alone else index)
-        if self._schemas:
+        if self.schemas:
             for index, event in enumerate(events):
-                problems = self._schemas.problems(event)
+                problems = self.schemas.problems(event)
                 if problems:
                     raise InvalidEvent(problems, index=None if alone else index)
         if self.rules.refuse_unroutable:

@@ -1,43 +1,40 @@
-"""All stages of one node together: start, drain, stop."""
+"""All stages of one node together: start, change, drain, stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from eventflow.delivery import COMMON
 from eventflow.engine.protocol import Plan, TopicPlan
-from eventflow.errors import EngineUnavailable, UnknownName
+from eventflow.errors import EngineUnavailable, Orphaned, UnknownName
 from eventflow.flow.audit import seal
 from eventflow.flow.gate import Gate
 from eventflow.flow.ingress import Ingress, Rules
 from eventflow.flow.ledger import Ledger
-from eventflow.flow.recovery import Recovery
-from eventflow.flow.retry_lane import RetryLane
 from eventflow.flow.router import RouterStage
-from eventflow.flow.schemas import Schemas
 from eventflow.flow.slots import Runner
-from eventflow.flow.topic import Topic
-from eventflow.flow.worker import Worker
+from eventflow.flow.stages import TopicStages
+from eventflow.flow.supervise import cancel, supervise
+from eventflow.flow.topic import Topic, Topics
 from eventflow.policy.values import TopicPolicy
 from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from eventflow.clock import Clock
     from eventflow.engine.protocol import Engine, Lease, Run
-    from eventflow.flow.settler import Settler
+    from eventflow.flow.handlers import Handler
+    from eventflow.flow.schemas import Schemas
     from eventflow.policy.routing import Router
     from eventflow.storage.protocol import Actor, Storage
     from eventflow.telemetry.metrics import Metrics
 
-RESTART_S = 1.0
-"""How long after a stage failed it is started again."""
 READY_S = 10.0
 """A topic's loop that has not gone round for so long makes the node unready."""
 _POLL_S = 0.01
@@ -65,125 +62,110 @@ class Tools:
     metrics: Metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a node is to be from now on."""
+
+    shape: Shape
+    topics: Sequence[Topic]
+    """All that are configured, common left out."""
+    routes: Router
+    schemas: Schemas
+
+
 class Flow:
     """The stages of one node."""
 
-    def __init__(
-        self,
-        tools: Tools,
-        shape: Shape,
-        topics: Sequence[Topic],
-        routes: Router,
-        schemas: Schemas | None = None,
-    ) -> None:
+    def __init__(self, tools: Tools, wanted: Wanted) -> None:
         self.tools = tools
-        self.shape = shape
-        common = Topic(
-            COMMON,
-            shape.common,
-            None,
-            concurrency=0,
-            capacity=shape.plan.topics[COMMON].capacity,
-            lane_capacity=0,
-        )
-        self.topics: dict[str, Topic] = {COMMON: common, **{topic.name: topic for topic in topics}}
+        self.shape = shape = wanted.shape
+        common = Topic(COMMON, shape.common, None, concurrency=0, lane_capacity=0)
+        common.capacity = shape.plan.topics[COMMON].capacity
+        self.topics = Topics({COMMON: common, **{one.name: one for one in wanted.topics}})
         self.ledger = Ledger(tools.metrics, tools.clock, shape.history_max)
         self.ledger.on_parked = self.nudge
         self.gate = Gate()
         self.ingress = Ingress(
             tools.engine,
             tools.storage,
-            routes,
+            wanted.routes,
             self.topics,
-            schemas or Schemas(),
+            wanted.schemas,
             shape.rules,
             tools.clock,
             self.ledger,
         )
         self.router = RouterStage(
-            tools.engine, routes, self.topics, self.ledger, tools.clock, tools.draw
+            tools.engine, wanted.routes, self.topics, self.ledger, tools.clock, tools.draw
         )
-        self.workers: dict[str, Worker] = {}
-        self.lanes: dict[str, RetryLane] = {}
-        self.recoveries: dict[str, Recovery] = {}
-        self.runners: dict[str, Runner] = {}
+        self.stages: dict[str, TopicStages] = {}
+        """Of common, of each topic with a handler, and of such as have gone and still run."""
         self.hurry = asyncio.Event()
         """Set: `stop` waits no longer for what runs, but releases it at once."""
+        self.changing = asyncio.Lock()
+        """Held by whoever changes settings, those of people and of files alike."""
+        self.on_handler: Callable[[str, Handler], None] = lambda _topic, _handler: None
+        """Told each handler before it runs."""
         self._stopped = False
-        self._leasing: list[asyncio.Task[None]] = []
-        self._slots: list[asyncio.Task[None]] = []
-        self._settlers: list[asyncio.Task[None]] = []
+        self._routing: list[asyncio.Task[None]] = []
+        self._others: list[asyncio.Task[None]] = []
+        self._leaving: set[asyncio.Task[None]] = set()
 
     # life --------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Tell the engine its queues, and let every stage go."""
-        engine = self.tools.engine
-        applied = await engine.apply(self.shape.plan)
+        """Tell the engine its queues, and let every stage go.
+
+        Raises:
+            ConfigError: a handler or sink can't be used.
+        """
+        applied = await self.tools.engine.apply(self.shape.plan)
         for name in applied.orphans:
-            await self._keep_orphan(name)
+            await self._tell_orphan(self.topics[name])
         for name, values in (await self.tools.storage.overrides()).items():
             if name in self.topics and values.get("paused"):
                 self.topics[name].pause()
-        loop = asyncio.get_running_loop()
-        for topic in self.topics.values():
-            topic.round_at = loop.time()
-            await self._start_topic(topic)
-        self._leasing.append(self._supervise("router", COMMON, self.router.run))
-        self._settlers.append(self._supervise("router", COMMON, self.router.settler.run))
-        self._settlers.append(self._supervise("leases", COMMON, self._extend))
-        self._settlers.append(self._supervise("audit", COMMON, partial(seal, self.tools.storage)))
-
-    async def _keep_orphan(self, name: str) -> None:
-        census = await self.tools.engine.census()
-        counts = census.topics[name]
-        waiting = counts.queued + counts.running
-        self.topics[name] = Topic(name, TopicPolicy(), None, orphan=True)
-        kept = waiting + counts.retrying + counts.parked + counts.dead
-        log(names.TOPIC_ORPHANED, topic=name, deliveries=kept)
-
-    async def _start_topic(self, topic: Topic) -> None:
-        tools = self.tools
-        recovery = Recovery(
-            tools.engine, tools.storage, topic, self.ledger, tools.clock, tools.draw
+        runners = await self._runners(
+            {
+                topic.name: (topic.handler, topic.concurrency)
+                for topic in self.topics.values()
+                if topic.handler is not None
+            }
         )
-        self.recoveries[topic.name] = recovery
-        tools.metrics.add_topic(topic.name)
-        self._leasing.append(self._supervise("recovery", topic.name, recovery.run))
-        if topic.handler is None:
-            return
-        runner = Runner(topic.handler, topic.name, topic.concurrency, tools.clock, tools.metrics)
-        await runner.start()
-        worker = Worker(
-            tools.engine, topic, runner, self.gate, self.ledger, tools.clock, tools.draw
-        )
-        worker.on_room = recovery.nudge
-        lane = RetryLane(tools.engine, topic, self.ledger, tools.clock, tools.draw)
-        self.runners[topic.name] = runner
-        self.workers[topic.name] = worker
-        self.lanes[topic.name] = lane
-        self._leasing.append(self._supervise("worker", topic.name, worker.fetch))
-        self._leasing.append(self._supervise("retry_lane", topic.name, lane.run))
-        self._settlers.append(self._supervise("worker", topic.name, worker.settler.run))
-        self._settlers.append(self._supervise("retry_lane", topic.name, lane.settler.run))
-        for number in range(topic.concurrency):
-            run = partial(worker.slot, number)
-            self._slots.append(self._supervise("slot", topic.name, run))
+        for topic in list(self.topics.values()):
+            if topic.name == COMMON or topic.name in runners:
+                self._stages_of(topic).begin(runners.get(topic.name))
+        self._routing.append(supervise("router", COMMON, self.router.run))
+        self._others.append(supervise("router", COMMON, self.router.settler.run))
+        self._others.append(supervise("leases", COMMON, self._extend))
+        self._others.append(supervise("audit", COMMON, partial(seal, self.tools.storage)))
 
-    def _supervise(
-        self, stage: str, topic: str, run: Callable[[], Coroutine[Any, Any, None]]
-    ) -> asyncio.Task[None]:
-        """Run a stage for ever: should it fail, that is EventFlow's fault, and it goes on."""
+    async def _tell_orphan(self, topic: Topic) -> None:
+        counts = (await self.tools.engine.census()).topics[topic.name]
+        log(names.TOPIC_ORPHANED, topic=topic.name, deliveries=counts.live)
 
-        async def go() -> None:
-            while True:
-                try:
-                    await run()
-                except Exception as error:  # noqa: BLE001  # logged with its traceback
-                    log(names.STAGE_FAILED, stage=stage, topic=topic, error=error)
-                    await asyncio.sleep(RESTART_S)
+    async def _runners(self, wanted: Mapping[str, tuple[Handler, int]]) -> dict[str, Runner]:
+        """Return started runners by topic: all of them, or none is left open."""
+        runners: dict[str, Runner] = {}
+        try:
+            for name, (handler, concurrency) in wanted.items():
+                tools = self.tools
+                runner = Runner(handler, name, concurrency, tools.clock, tools.metrics)
+                runners[name] = runner
+                await runner.start()
+                self.on_handler(name, handler)
+        except BaseException:
+            for runner in runners.values():
+                await runner.close()
+            raise
+        return runners
 
-        return asyncio.create_task(go(), name=f"{stage}:{topic}")
+    def _stages_of(self, topic: Topic) -> TopicStages:
+        found = self.stages.get(topic.name)
+        if found is None:
+            found = TopicStages(self.tools, topic, self.ledger, self.gate)
+            self.stages[topic.name] = found
+        return found
 
     async def _extend(self) -> None:
         """Keep the leases of what is being run or settled (G5)."""
@@ -195,10 +177,8 @@ class Flow:
 
     def _held(self) -> list[Lease | Run]:
         held = self.router.settler.leases()
-        for worker in self.workers.values():
-            held += worker.leases()
-        for lane in self.lanes.values():
-            held += lane.settler.leases()
+        for stages in self.stages.values():
+            held += stages.leases()
         return held
 
     async def drain(self) -> None:
@@ -215,7 +195,7 @@ class Flow:
     @property
     def running(self) -> int:
         """How many handlers are being run now."""
-        return sum(len(worker.running) for worker in self.workers.values())
+        return sum(stages.running for stages in self.stages.values())
 
     async def stop(self, drain_s: float) -> int:
         """Lease nothing more, let running handlers finish, release the rest; return how many.
@@ -226,38 +206,147 @@ class Flow:
         if self._stopped:
             return 0
         self._stopped = True
-        await _cancel(self._leasing)
-        for worker in self.workers.values():
-            worker.release_fetched()
+        all_stages = list(self.stages.values())
+        await cancel([*self._routing, *(task for each in all_stages for task in each.rest())])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 while self.running and not self.hurry.is_set():  # noqa: ASYNC110  # either of two
                     await asyncio.sleep(_POLL_S)
         released = self.running
-        await _cancel(self._slots)
+        for stages in all_stages:
+            await stages.break_off()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(drain_s, 5.0)):
-                for settler in self._all_settlers():
-                    await settler.flush()
-        await _cancel(self._settlers)
-        for runner in self.runners.values():
-            await runner.close()
+                await self.router.settler.flush()
+                for stages in all_stages:
+                    await stages.flush()
+        await cancel([*self._others, *self._leaving])
+        for stages in all_stages:
+            await stages.end()
         return released
 
-    def _all_settlers(self) -> list[Settler[Any]]:
-        return [
-            self.router.settler,
-            *(worker.settler for worker in self.workers.values()),
-            *(lane.settler for lane in self.lanes.values()),
-        ]
+    # changes while it runs ---------------------------------------------------
+
+    async def change(self, wanted: Wanted, record: Callable[[], Awaitable[None]]) -> None:
+        """Be what is wanted from now on; called by who holds `changing`. No run is broken off.
+
+        Args:
+            wanted: All of it, not only what is different.
+            record: Makes the change durable and audited, once it is known that it can be made.
+
+        Raises:
+            ConfigError: a handler or sink can't be used. Nothing was changed.
+            StorageUnavailable: it could not be recorded. Nothing was changed.
+            EngineUnavailable: the node is stopping, or the engine can't be told.
+        """
+        self._check_going()
+        runners = await self._runners(self._new_runners(wanted.topics))
+        try:
+            await record()
+            await self.tools.engine.apply(wanted.shape.plan)
+            self._check_going()
+        except BaseException:
+            for runner in runners.values():
+                await runner.close()
+            raise
+        for topic in self._turn_over(wanted, runners):
+            stages = self.stages.get(topic.name)
+            ending = [] if stages is None else stages.leave()
+            leaving = asyncio.create_task(self._leave(topic, ending), name=f"leaving:{topic.name}")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    def _check_going(self) -> None:
+        if self._stopped:
+            raise EngineUnavailable("the node is stopping")
+
+    def _new_runners(self, topics: Sequence[Topic]) -> dict[str, tuple[Handler, int]]:
+        """Return what needs a runner of its own: a handler that is new, or more processes."""
+        found = {}
+        for new in topics:
+            old, handler = self.topics.get(new.name), new.handler
+            assert handler is not None  # noqa: S101  # what is configured has one
+            if (
+                old is None
+                or old.handler is None
+                or replace(old.handler, timeout_s=handler.timeout_s) != handler
+                or (handler.mode == "process" and old.concurrency != new.concurrency)
+            ):
+                found[new.name] = handler, new.concurrency
+        return found
+
+    def _turn_over(self, wanted: Wanted, runners: Mapping[str, Runner]) -> list[Topic]:
+        """Change everything at once, between two events; return the topics that have gone."""
+        self.shape = shape = wanted.shape
+        self.ledger.history.limit = shape.history_max
+        common = self.topics[COMMON]
+        common.policy, common.capacity = shape.common, shape.plan.topics[COMMON].capacity
+        for new in wanted.topics:
+            topic = self.topics.setdefault(new.name, new)
+            topic.become(new)
+            self._go_on(topic, runners.get(topic.name))
+        for topic in (common, *(self.topics[new.name] for new in wanted.topics)):
+            self._tell_fullness(topic)
+        self.router.routes = self.ingress.routes = wanted.routes
+        self.ingress.rules, self.ingress.schemas = shape.rules, wanted.schemas
+        kept = {COMMON, *(topic.name for topic in wanted.topics)}
+        gone = [topic for name, topic in self.topics.items() if name not in kept]
+        for topic in gone:
+            topic.leave()
+        return gone
+
+    def _go_on(self, topic: Topic, runner: Runner | None) -> None:
+        known = topic.name in self.stages
+        stages = self._stages_of(topic)
+        if runner is not None and not (known and stages.going):
+            stages.begin(runner)
+        elif runner is not None:
+            stages.run_with(runner)
+        elif topic.handler is not None:
+            stages.adjust(topic.handler)
+        stages.recovery.nudge()
+
+    def _tell_fullness(self, topic: Topic) -> None:
+        depth = self.tools.engine.depth(topic.name)
+        queues = {
+            "topic": (depth.queued + depth.running, depth.capacity),
+            "lane": (depth.retrying, depth.lane_capacity),
+        }
+        for queue, (held, capacity) in queues.items():
+            if held > capacity:
+                log(
+                    names.QUEUE_OVERFULL,
+                    topic=topic.name,
+                    queue=queue,
+                    deliveries=held,
+                    capacity=capacity,
+                )
+
+    async def _leave(self, topic: Topic, ending: list[asyncio.Task[None]]) -> None:
+        """Let what runs finish, then forget the topic if it holds nothing: else it is kept."""
+        stages = self.stages.get(topic.name)
+        await asyncio.gather(*ending, return_exceptions=True)
+        if stages is not None:
+            await stages.idle()
+            await stages.flush()
+        async with self.changing:
+            if not topic.orphan or self.topics.get(topic.name) is not topic:
+                return  # it is back, or gone altogether
+            if (await self.tools.engine.census()).topics[topic.name].live:
+                await self._tell_orphan(topic)
+                return
+            del self.topics[topic.name]
+            if stages is not None:
+                del self.stages[topic.name]
+                await stages.end()
 
     # acts of operators -------------------------------------------------------
 
     def nudge(self, topic: str) -> None:
         """Let recovery look soon: something was parked in this topic, or made due."""
-        recovery = self.recoveries.get(topic)
-        if recovery is not None:
-            recovery.nudge()
+        stages = self.stages.get(topic)
+        if stages is not None:
+            stages.recovery.nudge()
 
     async def pause(self, name: str, by: Actor) -> None:
         """Start none of the topic's deliveries until resumed, over restarts too. Audited.
@@ -265,23 +354,31 @@ class Flow:
         Raises:
             UnknownName: there is no such topic, or it is common: its doors would only fill up.
         """
-        topic = self._operable(name)
-        if not topic.paused:
-            await self.tools.storage.override(name, {"paused": True}, by)
-            topic.pause()
-            log(names.TOPIC_PAUSED_LOG, topic=name, by=by.name, why=by.why)
+        async with self.changing:
+            topic = self._operable(name)
+            if not topic.held:
+                kept = dict((await self.tools.storage.overrides()).get(name, {}))
+                await self.tools.storage.override(name, kept | {"paused": True}, by)
+                topic.pause()
+                log(names.TOPIC_PAUSED_LOG, topic=name, by=by.name, why=by.why)
 
     async def resume(self, name: str, by: Actor) -> None:
         """Start the topic's deliveries again. Audited.
 
         Raises:
             UnknownName: there is no such topic.
+            Orphaned: it has gone from the configuration, and nobody would run them.
         """
-        topic = self._operable(name)
-        if topic.paused and not topic.orphan:
-            await self.tools.storage.override(name, None, by)
-            topic.resume()
-            log(names.TOPIC_RESUMED, topic=name, by=by.name, why=by.why)
+        async with self.changing:
+            topic = self._operable(name)
+            if topic.orphan:
+                raise Orphaned(name)
+            if topic.held:
+                kept = dict((await self.tools.storage.overrides()).get(name, {}))
+                kept.pop("paused", None)
+                await self.tools.storage.override(name, kept or None, by)
+                topic.resume()
+                log(names.TOPIC_RESUMED, topic=name, by=by.name, why=by.why)
 
     def _operable(self, name: str) -> Topic:
         topics = [known for known in self.topics if known != COMMON]
@@ -303,13 +400,6 @@ class Flow:
             if not topic.paused and still > READY_S and (topic.handler or name == COMMON):
                 reasons.append(f"topic {name!r}: its loop has not gone round for {still:.0f} s")
         return reasons
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    tasks.clear()
 
 
 def plan_of(topics: Sequence[Topic], common_capacity: int, **limits: Any) -> Plan:

@@ -150,13 +150,20 @@ class Runner:
         return self._in_process
 
     async def start(self) -> None:
-        """Have a worker process import the handler; without processes there is nothing to do.
+        """Open the sink, or have a worker process import the handler.
 
         Raises:
-            ConfigError: it can't import it.
+            ConfigError: it can't import it, or the sink can't be opened.
         """
+        if self.handler.sink is not None:
+            await self.handler.sink.start()
         if self.processes is not None:
             await self.processes.start()
+
+    def resize(self, concurrency: int) -> None:
+        """Have threads for so many slots. Processes are as many as there were in the beginning."""
+        if self.threads is not None:
+            self.threads.resize(concurrency)
 
     def run(self, number: int, delivery: Delivery) -> Awaitable[Outcome]:
         """Run the handler with one delivery, in slot `number`; awaited in the slot's task.
@@ -183,7 +190,7 @@ class Runner:
         return slot.run_batch(deliveries)
 
     async def close(self) -> None:
-        """Let go of timer, threads and processes. What still runs in a process is killed."""
+        """Let go of timer, threads, processes and sink. What runs in a process is killed."""
         self.flush_times()
         self._forget_reader()
         self._forget_flush()
@@ -192,6 +199,8 @@ class Runner:
             self.threads.close()
         if self.processes is not None:
             await self.processes.close()
+        if self.handler.sink is not None:
+            await self.handler.sink.close()
 
     def flush_times(self) -> None:
         """Count the durations that were collected."""

@@ -6,12 +6,11 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from eventflow.policy.values import Fullness
+from eventflow.policy.values import Fullness, TopicPolicy
 
 if TYPE_CHECKING:
     from eventflow.engine.protocol import Depth, Engine
     from eventflow.flow.handlers import Handler
-    from eventflow.policy.values import TopicPolicy
 
 PACE_WINDOW_S = 10.0
 """Over which "delivered per second" is told."""
@@ -71,25 +70,50 @@ class Topic:
         self.lane_capacity = lane_capacity
         self.orphan = orphan
         """Gone from the configuration, but it still holds deliveries: kept, paused."""
+        self.held = False
+        """A person has paused it."""
         self.delivered = Pace()
         self.arrived = Pace()
         """Deliveries that came new, not from storage."""
-        self.paused = orphan
+        self.paused = False
+        """Nothing is started: it is held, or an orphan. Looked at before each run."""
         self._going = asyncio.Event()
-        if not self.paused:
-            self._going.set()
+        self._turn()
         self.round_at = 0.0
         """When its loop last went round, in the event loop's time: what readiness looks at."""
 
     def pause(self) -> None:
         """Start nothing until resumed. What runs goes on."""
-        self.paused = True
-        self._going.clear()
+        self.held = True
+        self._turn()
 
     def resume(self) -> None:
-        """Go on."""
-        self.paused = False
-        self._going.set()
+        """Go on, unless it is an orphan."""
+        self.held = False
+        self._turn()
+
+    def leave(self) -> None:
+        """Be an orphan from now on: gone from the configuration, and paused."""
+        self.orphan = True
+        self.handler = None
+        self._turn()
+
+    def become(self, other: Topic) -> None:
+        """Take over what the configuration says now; an orphan is none any more."""
+        self.policy = other.policy
+        self.handler = other.handler
+        self.concurrency = other.concurrency
+        self.capacity = other.capacity
+        self.lane_capacity = other.lane_capacity
+        self.orphan = False
+        self._turn()
+
+    def _turn(self) -> None:
+        self.paused = self.held or self.orphan
+        if self.paused:
+            self._going.clear()
+        else:
+            self._going.set()
 
     async def going(self) -> None:
         """Wait until it is not paused."""
@@ -105,3 +129,15 @@ def fullness_of(depth: Depth) -> Fullness:
     return Fullness(
         depth.queued, depth.running, depth.capacity, depth.retrying, depth.lane_capacity
     )
+
+
+class Topics(dict[str, Topic]):
+    """All topics by name. One that is not known any more is kept as an orphan.
+
+    What was decided before a topic went (an event of common that still owes it a delivery, a
+    settlement under way) goes there all the same: nothing is dropped.
+    """
+
+    def __missing__(self, name: str) -> Topic:
+        topic = self[name] = Topic(name, TopicPolicy(), None, orphan=True)
+        return topic

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
+from itertools import zip_longest
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from eventflow.policy.outcome import SUCCEEDED, Failed, Outcome, Postponed, Star
 from eventflow.telemetry import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from eventflow.clock import Clock
     from eventflow.engine.protocol import Engine, Run
@@ -84,11 +85,10 @@ class Ran:
 class Worker:
     """One topic's slots."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  # what the stage works with
+    def __init__(
         self,
         engine: Engine,
         topic: Topic,
-        runner: Runner,
         gate: Gate,
         ledger: Ledger,
         clock: Clock,
@@ -96,7 +96,6 @@ class Worker:
     ) -> None:
         self._engine = engine
         self._topic = topic
-        self._runner = runner
         self._gate = gate
         self._ledger = ledger
         self.clock = clock
@@ -113,6 +112,12 @@ class Worker:
         """By slot: what is being run (of a batch, its first)."""
         self.gathering: dict[int, list[Lease]] = {}
         """By slot: what waits for its batch to fill, or runs in it."""
+        self.leaving: set[int] = set()
+        """Slots that end after the run they are in."""
+        self.runners: list[Runner] = []
+        """Those whose stuck threads take up slots: the topic's own, and such as it had before."""
+        self._runner_of: dict[int, Runner] = {}
+        """By slot: a slot keeps the one it began with."""
         self._run_s = inf
         """How long a run takes, smoothed: without end until one has been timed."""
         self.on_room: Callable[[], None] = lambda: None
@@ -173,7 +178,7 @@ class Worker:
         """Return how many more may be leased: free slots, and more ahead where runs are quick."""
         waiting = self._waiting()
         taken = len(self.running) + waiting + len(self.settler.stuck)
-        taken += self._runner.stuck
+        taken += sum(runner.stuck for runner in self.runners)
         free = self._topic.concurrency - taken
         if self._run_s < AHEAD_S:
             free += int(min(AHEAD_MAX, AHEAD_S / max(self._run_s, 1e-9)))
@@ -239,12 +244,13 @@ class Worker:
 
     # running -----------------------------------------------------------------
 
-    async def slot(self, number: int) -> None:
-        """Run what is fetched, one after the other, until cancelled."""
-        batch = self._runner.handler.batch
+    async def slot(self, number: int, runner: Runner) -> None:
+        """Run what is fetched, one after the other, until cancelled or told to leave."""
+        self._runner_of[number] = runner
+        batch = runner.handler.batch
         loop = asyncio.get_running_loop()
         ran = 0
-        while True:
+        while number not in self.leaving:
             if self._topic.paused or self._head() is None:
                 self._slot_freed.set()
                 await self._until_woken()
@@ -259,6 +265,15 @@ class Worker:
             if ran >= YIELD_AFTER:
                 ran = 0
                 await asyncio.sleep(0)
+        self.leaving.discard(number)
+        del self._runner_of[number]
+        self._wake_slots(1)  # it may have been this one that was woken for what is fetched
+        self._slot_freed.set()
+
+    def leave(self, slots: Iterable[int]) -> None:
+        """Let slots end: idle ones now, others after the run they are in."""
+        self.leaving.update(slots)
+        self._wake_slots(len(self._idle))
 
     async def _until_woken(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -268,8 +283,9 @@ class Worker:
     async def _run_some(self, number: int) -> int:
         """Run up to a few deliveries; return how many."""
         count = 0
-        fetched, settler, runner, gate = self._fetched, self.settler, self._runner, self._gate
-        while count < YIELD_AFTER:
+        fetched, settler, gate, leaving = self._fetched, self.settler, self._gate, self.leaving
+        runner = self._runner_of[number]
+        while count < YIELD_AFTER and not (leaving and count):
             head = self._head()
             if isinstance(head, Feed) and runner.elsewhere is None:
                 if gate.closed:
@@ -288,9 +304,9 @@ class Worker:
                 delivery.tally is not CLEAN or delivery.event.extensions is not None
             ) and not await self._may_start(number, lease):
                 continue
-            if gate.closed:
-                await gate.opened()
             self.running[number] = lease
+            if gate.closed:
+                await self._until_open(number, lease)
             gate.running += 1
             started_at = self.clock.now_s()
             try:
@@ -311,7 +327,7 @@ class Worker:
             self._ask_help()
         self.running[number] = feed
         gate.running += 1
-        slot = self._runner.slot(number)
+        slot = self._runner_of[number].slot(number)
         try:
             outcome = await slot.run_feed(feed, limit)
         except BaseException:
@@ -325,6 +341,14 @@ class Worker:
             lease = self._taken_out(feed, slot.index)
             self.settler.add(Ran(lease, outcome, self, self.clock.now_s() - took_s))
         return slot.ran
+
+    async def _until_open(self, number: int, lease: Lease) -> None:
+        try:
+            await self._gate.opened()
+        except BaseException:
+            del self.running[number]
+            self._give_back([lease])
+            raise
 
     async def _may_start(self, number: int, lease: Lease) -> bool:
         """Settle what must not run (expired, poison); run alone what has crashed before."""
@@ -356,57 +380,58 @@ class Worker:
 
     async def _run_one(self, number: int, delivery: Delivery) -> Outcome:
         """Run one delivery: a batch handler has it as a list."""
-        if self._runner.handler.batch is None:
-            return await self._runner.run(number, delivery)
-        (outcome,) = await self._runner.run_batch(number, [delivery])
+        runner = self._runner_of[number]
+        if runner.handler.batch is None:
+            return await runner.run(number, delivery)
+        (outcome,) = await runner.run_batch(number, [delivery])
         return outcome
 
     async def _run_batch(self, number: int, batch: Batch) -> int:
         """Gather a batch and run it; return how many were in it."""
-        leases = await self._gather(number, batch)
-        if not leases:
-            return 1
-        if self._gate.closed:
-            await self._gate.opened()
-        started_at = self.clock.now_s()
-        self._gate.running += 1
-        outcomes: Sequence[Outcome | None] = [None] * len(leases)
-        try:
-            outcomes = await self._runner.run_batch(number, [lease.delivery for lease in leases])
-        finally:
-            self.running.pop(number, None)
-            self._gate.left()
-            for lease, outcome in zip(leases, outcomes, strict=True):
-                self.settler.add(Ran(lease, outcome, self, started_at))
-        return len(leases)
-
-    async def _gather(self, number: int, batch: Batch) -> list[Lease]:
-        """Take what is fetched; wait up to `linger_s` for the batch to fill."""
         leases: list[Lease] = []
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + batch.linger_s
-        self.gathering[number] = leases
+        self.gathering[number] = leases  # until they are handed to the settler: leases run out
+        outcomes: Sequence[Outcome | None] = ()
+        started_at = self.clock.now_s()
         try:
-            while True:
-                while len(leases) < batch.max and (lease := self._next()) is not None:
-                    delivery = lease.delivery
-                    plain = delivery.tally is CLEAN and delivery.event.extensions is None
-                    if plain or await self._may_start(number, lease):
-                        leases.append(lease)
-                left = deadline - loop.time()
-                if len(leases) >= batch.max or left <= 0 or self._topic.paused or not leases:
-                    return leases
-                self._slot_freed.set()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        await self._until_woken()
-        except BaseException:
-            self._give_back(leases)
-            raise
-        finally:
-            del self.gathering[number]
+            await self._gather(number, batch, leases)
             if leases:
                 self.running[number] = leases[0]
+                if self._gate.closed:
+                    await self._gate.opened()
+                started_at = self.clock.now_s()
+                outcomes = await self._run_gathered(number, leases)
+        finally:
+            self.running.pop(number, None)
+            del self.gathering[number]
+            for lease, outcome in zip_longest(leases, outcomes):
+                self.settler.add(Ran(lease, outcome, self, started_at))
+        return len(leases) or 1
+
+    async def _run_gathered(self, number: int, leases: list[Lease]) -> Sequence[Outcome]:
+        deliveries = [lease.delivery for lease in leases]
+        self._gate.running += 1
+        try:
+            return await self._runner_of[number].run_batch(number, deliveries)
+        finally:
+            self._gate.left()
+
+    async def _gather(self, number: int, batch: Batch, leases: list[Lease]) -> None:
+        """Take what is fetched; wait up to `linger_s` for the batch to fill."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + batch.linger_s
+        while True:
+            while len(leases) < batch.max and (lease := self._next()) is not None:
+                delivery = lease.delivery
+                plain = delivery.tally is CLEAN and delivery.event.extensions is None
+                if plain or await self._may_start(number, lease):
+                    leases.append(lease)
+            left = deadline - loop.time()
+            if len(leases) >= batch.max or left <= 0 or self._topic.paused or not leases:
+                return
+            self._slot_freed.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._until_woken()
 
     # settling ----------------------------------------------------------------
 

@@ -347,6 +347,12 @@ TOPIC_ORPHANED = LogEvent(
     "A topic gone from the configuration still holds deliveries: it is kept, paused.",
     ("topic", "deliveries"),
 )
+QUEUE_OVERFULL = LogEvent(
+    "queue.overfilled",
+    "warning",
+    "A queue holds more than its new capacity: it takes nothing more until it has drained.",
+    ("topic", "queue", "deliveries", "capacity"),
+)
 TOPIC_PAUSED_LOG = LogEvent(
     "topic.paused", "info", "Its deliveries wait in their queue.", ("topic", "by", "why")
 )

@@ -99,12 +99,20 @@ def problem_of(error: Exception) -> Problem:
             return unavailable(f"{error}.")
         case errors.UnknownName():
             return _stored_nothing(404, "unknown-name", "There is no such thing", error)
+        case errors.Orphaned() | errors.WrongState() | errors.BackupRefused():
+            return _conflict(error)
+        case _:
+            return FAULT
+
+
+def _conflict(error: errors.Orphaned | errors.WrongState | errors.BackupRefused) -> Problem:
+    match error:
+        case errors.Orphaned():
+            return _stored_nothing(409, "orphan", "Gone from the configuration", error)
         case errors.WrongState():
             return _stored_nothing(409, "wrong-state", "Not in its present state", error)
         case errors.BackupRefused():
             return _stored_nothing(409, "backup-refused", "No backup was written", error)
-        case _:
-            return FAULT
 
 
 def unavailable(detail: str, reason: str = "unavailable") -> Problem:

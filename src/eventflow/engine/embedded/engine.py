@@ -171,7 +171,7 @@ class EmbeddedEngine:
             self.state.topic(name).capacity = topic.capacity
             self.state.lanes[name].capacity = topic.lane_capacity
         gone = self.state.topics.keys() - plan.topics.keys()
-        return Applied(tuple(sorted(name for name in gone if _live(self.state.counts(name)))))
+        return Applied(tuple(sorted(name for name in gone if self.state.counts(name).live)))
 
     async def accept(
         self, events: Sequence[Event], ways: Sequence[Way] = (), *, fallback: Fallback | None = None
@@ -668,10 +668,6 @@ async def open_engine(  # noqa: PLR0913  # what an engine needs to be opened wit
         await engine.close()
         raise
     return engine
-
-
-def _live(counts: Counts) -> int:
-    return counts.queued + counts.running + counts.retrying + counts.parked + counts.dead
 
 
 def _state_of(entry: Entry) -> str:

@@ -1,6 +1,7 @@
 """The way of an event, one stage a file, in this order.
 
     ingress     hold it against the rules, refuse it or have it stored in common
+    gather      small requests that come at the same time are accepted together
     router      from common into the topics its routes name
     topic       what a topic is, how fast it goes, whether it may go
     worker      run the topic's handler, as many at once as it may

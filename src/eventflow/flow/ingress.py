@@ -9,6 +9,7 @@ import msgspec
 from eventflow.delivery import COMMON, Delivery, Parked
 from eventflow.engine.protocol import Fallback, Note, Way
 from eventflow.errors import EngineUnavailable, InvalidEvent, QueueFull, TooLarge, Unroutable
+from eventflow.flow.gather import SMALL, Gather
 from eventflow.policy.admission import door_open, retry_after_s
 from eventflow.policy.decide import decide
 from eventflow.policy.outcome import COMMON_FULL
@@ -58,6 +59,7 @@ class Ingress:
         self._clock = clock
         self._ledger = ledger
         self.stopping = False
+        self._gather = Gather(self._store)
 
     async def accept(self, events: Sequence[Event], *, park: bool = False) -> Sequence[Receipt]:
         """Have the events stored, or raise and store none of them.
@@ -78,25 +80,33 @@ class Ingress:
             raise EngineUnavailable("the node is stopping; send again to another, or later")
         self._check(events)
         self._check_storage()
+        store = self._gather.accept if len(events) <= SMALL else self._store
         try:
             try:
-                receipts = await self._engine.accept(events, self._ways(events))
+                return await store(events)
             except QueueFull:
                 if not park:
                     raise
-                receipts = await self._park(events)
+                return await self._park(events)
         except QueueFull as full:
             raise QueueFull(
                 full.queue, full.capacity, self.drains_in_s(len(events)), full.why
             ) from None
+
+    async def _store(self, events: Sequence[Event]) -> Receipts:
+        """Have the events stored in common, or where nothing waits there in their topics."""
+        receipts = await self._engine.accept(events, self._ways(events))
+        self._count(receipts)
+        if receipts.ways:
+            self._routed(receipts.ways)
+        return receipts
+
+    def _count(self, receipts: Receipts) -> None:
         metrics, duplicates = self._ledger.metrics, receipts.duplicates
         if len(receipts) > duplicates:
             metrics.count(names.EVENTS_ACCEPTED, len(receipts) - duplicates)
         if duplicates:
             metrics.count(names.EVENTS_DUPLICATE, duplicates)
-        if receipts.ways:
-            self._routed(receipts.ways)
-        return receipts
 
     async def _park(self, events: Sequence[Event]) -> Receipts:
         """Have the events stored in common, or if it is still full in secondary storage."""
@@ -114,6 +124,7 @@ class Ingress:
         assert isinstance(place, Parked)  # noqa: S101  # common has no other place for it
         fallback = Fallback(place, Note(decision.because))
         receipts = await self._engine.accept(events, fallback=fallback)
+        self._count(receipts)
         parked = sum(receipt.parked for receipt in receipts)
         if parked:
             self._ledger.metrics.count(names.OVERFLOWS, parked, COMMON)

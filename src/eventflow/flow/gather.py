@@ -1,0 +1,91 @@
+"""Small requests that come at the same time are accepted together.
+
+A request of one event costs what one of five hundred costs: a look at its routes, a record, a
+commit to wait for. So what comes while a batch is being accepted waits for it and goes next, as
+one batch; what comes alone goes at once. Each request is still accepted whole or not at all, and
+is answered for itself: where there is no room for all of them, each is tried alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from eventflow.errors import QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from eventflow.engine.protocol import Receipt
+    from eventflow.event import Event
+
+    Store = Callable[[Sequence[Event]], Awaitable[Sequence[Receipt]]]
+    Asked = tuple[Sequence[Event], asyncio.Future[Sequence[Receipt]]]
+
+SMALL = 50
+"""Requests of more events than this go by themselves: they are a batch already."""
+REQUESTS_MAX = 256
+"""Requests accepted together at most: some thousand events, a few milliseconds of the loop."""
+
+
+class Gather:
+    """Lets small requests share a call of `store`.
+
+    Args:
+        store: Accepts events, all of them or none; the answers are in their order.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[Asked] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def accept(self, events: Sequence[Event]) -> Sequence[Receipt]:
+        """Have the events stored, with those of others.
+
+        Raises:
+            Exception: what `store` raised for these events.
+        """
+        future: asyncio.Future[Sequence[Receipt]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((events, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._go(), name="gather")
+        return await future
+
+    async def _go(self) -> None:
+        try:
+            while self._waiting:
+                together = self._waiting[:REQUESTS_MAX]
+                del self._waiting[:REQUESTS_MAX]
+                await self._accept(together)
+        finally:
+            self._task = None
+
+    async def _accept(self, together: Sequence[Asked]) -> None:
+        try:
+            receipts = await self._store([event for events, _ in together for event in events])
+        except QueueFull as full:
+            if len(together) == 1:
+                _answer(together[0][1], full)
+            else:
+                await asyncio.gather(*(self._accept([one]) for one in together))
+        except Exception as error:  # noqa: BLE001  # whoever asked is told
+            for _, future in together:
+                _answer(future, error)
+        else:
+            at = 0
+            for events, future in together:
+                _answer(future, receipts[at : at + len(events)])
+                at += len(events)
+
+
+def _answer(
+    future: asyncio.Future[Sequence[Receipt]], answer: Sequence[Receipt] | BaseException
+) -> None:
+    """Tell whoever still waits."""
+    if future.done():
+        return
+    if isinstance(answer, BaseException):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

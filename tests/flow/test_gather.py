@@ -1,0 +1,109 @@
+"""Small requests share a call, and are answered each for itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eventflow.engine.protocol import Receipt
+from eventflow.errors import EngineUnavailable, QueueFull
+from eventflow.event import Event
+from eventflow.flow.gather import Gather
+from eventflow.testing.loop import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def event(id: str) -> Event:
+    return Event(type="t", source="/s", id=id)
+
+
+class Store:
+    """Takes a second, and holds `room` events at most."""
+
+    def __init__(self, room: int = 1_000) -> None:
+        self.room = room
+        self.calls: list[list[str]] = []
+        self.fails: Exception | None = None
+
+    async def __call__(self, events: Sequence[Event]) -> Sequence[Receipt]:
+        self.calls.append([event.id for event in events])
+        if self.fails is not None:
+            raise self.fails
+        if len(events) > self.room:
+            raise QueueFull("common", 1, 1.0)
+        self.room -= len(events)
+        await asyncio.sleep(1)
+        return [Receipt(f"ref of {event.id}") for event in events]
+
+
+def test_what_comes_while_a_call_is_under_way_goes_next_together() -> None:
+    store = Store()
+
+    async def story() -> None:
+        gather = Gather(store)
+        first = asyncio.create_task(gather.accept([event("0")]))
+        await asyncio.sleep(0.5)
+        later = [gather.accept([event(f"{n}"), event(f"{n}'")]) for n in (1, 2, 3)]
+        answers = [await first, *await asyncio.gather(*later)]
+        assert [[one.ref for one in some] for some in answers] == [
+            ["ref of 0"],
+            *([f"ref of {n}", f"ref of {n}'"] for n in (1, 2, 3)),
+        ]
+        assert asyncio.get_running_loop().time() == pytest.approx(2.0, abs=0.1)
+
+    run(story())
+    assert store.calls == [["0"], ["1", "1'", "2", "2'", "3", "3'"]]
+
+
+def test_where_not_all_have_room_each_is_tried_alone() -> None:
+    async def story() -> list[bool]:
+        gather = Gather(Store(room=2))
+        calls = (gather.accept([event(str(n))]) for n in range(4))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        return [isinstance(answer, QueueFull) for answer in answers]
+
+    assert run(story()) == [False, False, True, True]
+
+
+def test_a_request_is_never_accepted_in_part() -> None:
+    store = Store(room=2)
+
+    async def story() -> list[bool]:
+        gather = Gather(store)
+        calls = [gather.accept([event("a"), event("b"), event("c")]), gather.accept([event("d")])]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        return [isinstance(answer, QueueFull) for answer in answers]
+
+    assert run(story()) == [True, False]
+    assert store.room == 1
+
+
+def test_all_are_told_of_a_failure_and_it_goes_on_afterwards() -> None:
+    store = Store()
+
+    async def story() -> None:
+        gather = Gather(store)
+        store.fails = EngineUnavailable("the disk is full")
+        calls = (gather.accept([event(str(n))]) for n in range(3))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [str(answer) for answer in answers] == [str(store.fails)] * 3
+        store.fails = None
+        assert await gather.accept([event("again")]) == [Receipt("ref of again")]
+
+    run(story())
+
+
+def test_who_gives_up_waiting_takes_nothing_from_the_others() -> None:
+    async def story() -> None:
+        gather = Gather(Store())
+        calls = [asyncio.create_task(gather.accept([event(str(n))])) for n in range(3)]
+        await asyncio.sleep(0.5)
+        calls[1].cancel()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [list, asyncio.CancelledError, list]
+
+    run(story())

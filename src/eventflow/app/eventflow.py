@@ -146,6 +146,13 @@ class EventFlow:
             )
         return self._settings
 
+    def twin(self, surroundings: Surroundings) -> EventFlow:
+        """Return a node with the same topics and settings elsewhere, not started: for tests."""
+        other = EventFlow(self._config, surroundings=surroundings)
+        other.override(self._overrides)
+        other._declared, other._functions = dict(self._declared), dict(self._functions)
+        return other
+
     def override(self, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Let values win over file and environment: what a command line says."""
         for table, keys in values.items():

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tests.repo.python_reference import reference
 
 import eventflow
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "python.md"
 
 
 def loaded_by(code: str) -> set[str]:
@@ -21,6 +25,11 @@ def loaded_by(code: str) -> set[str]:
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(eventflow, name) is not None
     assert name in dir(eventflow)
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """If this fails: .venv/bin/python -m tests.repo.python_reference > docs/reference/python.md."""
+    assert PAGE.read_text(encoding="utf-8") == reference()
 
 
 def test_another_name_is_missing_as_everywhere() -> None:

@@ -120,24 +120,24 @@ class Node:
     def __init__(self, config: Path, port: int) -> None:
         self._config = config
         self.url = f"http://127.0.0.1:{port}"
-        self._process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, session: aiohttp.ClientSession) -> None:
         command = (sys.executable, "-m", "eventflow", "serve", str(self._config))
-        self._process = await asyncio.create_subprocess_exec(*command)
+        self.process = await asyncio.create_subprocess_exec(*command)
         for _ in range(400):
             with suppress(aiohttp.ClientError):
                 async with session.get("/readyz") as answer:
                     if answer.status == 200:
                         return
-            assert self._process.returncode is None
+            assert self.process.returncode is None
             await asyncio.sleep(0.05)
         pytest.fail("the node was not ready within 20 s")
 
     async def end(self, how: signal.Signals) -> int:
-        if self._process is None:
+        if self.process is None:
             return 0
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         if process.returncode is None:
             process.send_signal(how)
         return await process.wait()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eventflow.delivery import Attempt, Delivery, Reason, Tally
 from eventflow.engine.embedded.backup import Written
 from eventflow.engine.protocol import Receipt
-from eventflow.errors import BackupRefused, UnknownName
+from eventflow.errors import BackupRefused, ConfigError, UnknownName
 from eventflow.event import Event
 from eventflow.storage.audit import Head
 from eventflow.storage.protocol import AuditRow, Filter, Group, Kept, Page, Verdict
@@ -116,6 +116,16 @@ class FakeNode:
 
     async def pause(self, topic: str, by: Actor) -> None:
         self._turn(topic, by, paused=True)
+
+    async def override(self, topic: str, patch: Mapping[str, Any], by: Actor) -> None:
+        self._turn(topic, by, paused=self.paused.get(topic, False))
+        if "capacity" in patch and not isinstance(patch["capacity"], int):
+            raise ConfigError([f"override: [topics.{topic}] capacity: expected a whole number"])
+        self.acts.append(("override", topic, by))
+
+    async def drop_overrides(self, topic: str, by: Actor) -> None:
+        self._turn(topic, by, paused=self.paused.get(topic, False))
+        self.acts.append(("drop_overrides", topic, by))
 
     async def resume(self, topic: str, by: Actor) -> None:
         self._turn(topic, by, paused=False)

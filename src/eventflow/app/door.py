@@ -12,6 +12,7 @@ from eventflow.clock import rfc3339
 from eventflow.config import Share
 from eventflow.config.units import format_share
 from eventflow.delivery import COMMON
+from eventflow.errors import EngineUnavailable
 from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
 from eventflow.telemetry.metrics import CONTENT_TYPE
@@ -21,6 +22,7 @@ from eventflow.web.webhooks import compile_webhooks
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+    from eventflow.app.live import Live
     from eventflow.config import Settings
     from eventflow.config.settings import Token
     from eventflow.engine.embedded import EmbeddedEngine
@@ -47,6 +49,8 @@ class Door:
         self._listing = Listing(engine)
         self.webhooks: Mapping[str, Webhook] = compile_webhooks(settings.webhooks)
         """Doors for senders that sign: to be replaced as a whole."""
+        self.live: Live | None = None
+        """What changes settings; None: nobody, as of a file that is only read."""
         self.running = True
         """False: the stages are not started, the file is only read."""
         self._clock = flow.tools.clock
@@ -57,6 +61,11 @@ class Door:
         self._metrics.inform(names.DURABILITY, "embedded", self.durability)
         self._metrics.read(self._gauges)
         engine.committer.on_commit = self._committed
+
+    def become(self, settings: Settings, webhooks: Mapping[str, Webhook]) -> None:
+        """Be configured otherwise from now on: tokens, limits, webhooks, what is shown."""
+        self._settings = settings
+        self.webhooks = webhooks
 
     # what it is --------------------------------------------------------------
 
@@ -174,6 +183,7 @@ class Door:
     async def topics(self) -> Sequence[Mapping[str, Any]]:
         """Return each topic with its settings."""
         configured = {topic.name: topic for topic in self._settings.topics}
+        overrides = await self._storage.overrides()
         shown = []
         for name, topic in self._flow.topics.items():
             one: dict[str, Any] = {"name": name, "paused": topic.paused, "orphan": topic.orphan}
@@ -187,6 +197,11 @@ class Door:
                     "handler": topic.handler.name if topic.handler else None,
                     "retry": _plain(settings.retry),
                     "recovery": _plain(settings.recovery),
+                    "overrides": {
+                        key: value
+                        for key, value in overrides.get(name, {}).items()
+                        if key != "paused"
+                    },
                 }
             shown.append(one)
         return shown
@@ -198,6 +213,19 @@ class Door:
     async def resume(self, topic: str, by: Actor) -> None:
         """Start the topic's deliveries again."""
         await self._flow.resume(topic, by)
+
+    async def override(self, topic: str, patch: Mapping[str, Any], by: Actor) -> None:
+        """Let settings of a topic win over the file."""
+        await self._changer().override(topic, patch, by)
+
+    async def drop_overrides(self, topic: str, by: Actor) -> None:
+        """Let the file say again what a topic is."""
+        await self._changer().drop(topic, by)
+
+    def _changer(self) -> Live:
+        if self.live is None:
+            raise EngineUnavailable("the file is only read here; start its node for that")
+        return self.live
 
     # deliveries --------------------------------------------------------------
 

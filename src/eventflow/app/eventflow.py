@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from eventflow.app import build
 from eventflow.app.door import Door
+from eventflow.app.live import Live, of_settings
 from eventflow.clock import Clock, SystemClock
-from eventflow.config import Settings, load
+from eventflow.config import Settings, parse
+from eventflow.config.load import read
 from eventflow.config.process import environment
 from eventflow.engine.embedded.writer import ThreadWriter, Writer
 from eventflow.errors import ConfigError, EventFlowError, QueueFull
-from eventflow.flow.node import Flow, Tools
+from eventflow.flow.node import Flow, Tools, Wanted
+from eventflow.telemetry import names
+from eventflow.telemetry.logging import log
 from eventflow.telemetry.metrics import Metrics
 from eventflow.version import VERSION
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from eventflow.config.difference import Difference
     from eventflow.engine.embedded import EmbeddedEngine
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
@@ -84,6 +89,8 @@ class EventFlow:
         self._around = surroundings or Surroundings()
         self._declared: dict[str, dict[str, Any]] = {}
         self._functions: dict[str, Callable[..., Any]] = {}
+        self._text: str | None = None
+        """What the file said when it was read last and could be used."""
         self._settings: Settings | None = config if isinstance(config, Settings) else None
         self._engine: EmbeddedEngine | None = None
         self._flow: Flow | None = None
@@ -136,14 +143,11 @@ class EventFlow:
         Raises:
             ConfigError: they can't be used.
         """
-        if self._settings is None:
-            path = None if self._config is None else Path(str(self._config))
-            self._settings = load(
-                path,
-                environ=self._around.variables,
-                overrides=self._overrides,
-                declared=self._declared,
-            )
+        live = None if self._door is None else self._door.live
+        if live is not None:
+            self._settings = live.settings
+        elif self._settings is None:
+            self._settings = self._read({})
         return self._settings
 
     def twin(self, surroundings: Surroundings) -> EventFlow:
@@ -152,6 +156,24 @@ class EventFlow:
         other.override(self._overrides)
         other._declared, other._functions = dict(self._declared), dict(self._functions)
         return other
+
+    def _read(self, operators: Mapping[str, Mapping[str, Any]]) -> Settings:
+        """Return what file, environment and Python say, and operators over them."""
+        if isinstance(self._config, Settings):
+            if operators:
+                raise ConfigError(["settings given as a value can't be overridden: give a file"])
+            return self._config
+        name = "settings" if self._config is None else str(self._config)
+        if self._text is None:
+            self._text = "" if self._config is None else read(Path(name))
+        return parse(
+            self._text,
+            name=name,
+            environ=self._around.variables,
+            overrides=self._overrides,
+            declared=self._declared,
+            operators=operators,
+        )
 
     def override(self, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Let values win over file and environment: what a command line says."""
@@ -171,23 +193,66 @@ class EventFlow:
         if self._flow is not None:
             raise EventFlowError("this node has been started already")
         settings, around = self.settings, self._around
-        wanted, _ = build.wanted_of(settings, self._functions)
-        if around.handler is not None:
-            for topic in wanted.topics:
-                if topic.handler is not None:
-                    topic.handler = around.handler(topic.name, topic.handler)
+        wanted, built = build.wanted_of(settings, self._functions)
         engine = await around.engine(
             settings, around.clock, around.random.getrandbits, around.writer
         )
         self._engine = engine
         try:
+            operators = of_settings(await engine.storage.overrides())
+            if operators:
+                settings, wanted, built = self._overridden(operators, (settings, wanted, built))
+                self._settings = settings
+            if around.handler is not None:
+                for topic in wanted.topics:
+                    if topic.handler is not None:
+                        topic.handler = around.handler(topic.name, topic.handler)
             metrics = Metrics(VERSION)
             tools = Tools(engine, engine.storage, around.clock, around.random.random, metrics)
             self._flow = Flow(tools, wanted)
             self._door = Door(self._flow, settings, engine)
+            self._door.live = Live(
+                self._read, settings, built, self._functions, self._flow, self._door
+            )
             await self._flow.start()
         except BaseException:
             await self._close()
+            raise
+
+    def _overridden(
+        self,
+        operators: Mapping[str, Mapping[str, Any]],
+        otherwise: tuple[Settings, Wanted, dict[str, build.Built]],
+    ) -> tuple[Settings, Wanted, dict[str, build.Built]]:
+        """Return what the node is with operators' overrides; `otherwise` if they don't fit now.
+
+        They fitted the file that there was when they were set: a node that would not start for
+        their sake helps nobody.
+        """
+        try:
+            settings = self._read(operators)
+            return settings, *build.wanted_of(settings, self._functions)
+        except ConfigError as error:
+            log(names.SETTINGS_REFUSED, problems=list(error.problems))
+            return otherwise
+
+    async def reload(self) -> Difference:
+        """Read the configuration file again, and be what it says: what SIGHUP does.
+
+        Returns:
+            The keys that were different: those that hold now, and those that need a restart.
+
+        Raises:
+            ConfigError: it can't be used. Nothing was changed.
+            EventFlowError: the node is not running.
+        """
+        live = self.door.live
+        assert live is not None  # noqa: S101  # `start` has set it
+        before, self._text = self._text, None
+        try:
+            return await live.reload()
+        except BaseException:
+            self._text = before  # what is overridden is overridden over a file that can be used
             raise
 
     async def stop(self, drain_s: float | None = None) -> int:

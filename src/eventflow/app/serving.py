@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from eventflow.errors import ConfigError, EventFlowError
 from eventflow.flow.watchdog import BlockDetector
 from eventflow.telemetry import names
 from eventflow.telemetry.logging import configure, log
@@ -92,7 +93,7 @@ async def serve(
         _say_started(flow, server.url)
         failed = await _until_stopped(flow, stop)
         # What a broken engine can't settle would run for nothing: it has to run again anyhow.
-        drain_s = 0.0 if failed else settings.server.drain_s
+        drain_s = 0.0 if failed else flow.settings.server.drain_s
         released, unaccounted = await _stop(flow, server, watchdog, drain_s)
     log(names.NODE_STOPPED, released=released, unaccounted=unaccounted)
     return EXIT_FAILED if failed else 0
@@ -136,7 +137,7 @@ async def _until_stopped(flow: EventFlow, stop: asyncio.Event) -> bool:
 
 @contextlib.contextmanager
 def _listening(flow: EventFlow, stop: asyncio.Event) -> Iterator[None]:
-    """Let the first signal stop the node, the second release what still runs at once."""
+    """Let the first signal stop the node, the second release what still runs; SIGHUP reloads."""
     loop = asyncio.get_running_loop()
 
     def told() -> None:
@@ -144,13 +145,32 @@ def _listening(flow: EventFlow, stop: asyncio.Event) -> Iterator[None]:
             flow.flow.hurry.set()
         stop.set()
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, told)
+    reloading: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(_reload(flow), name="reload")
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
+    listening = {signal.SIGTERM: told, signal.SIGINT: told, signal.SIGHUP: reload}
+    for each, act in listening.items():
+        loop.add_signal_handler(each, act)
     try:
         yield
     finally:
-        for each in (signal.SIGTERM, signal.SIGINT):
+        for each in listening:
             loop.remove_signal_handler(each)
+
+
+async def _reload(flow: EventFlow) -> None:
+    """Read the file again; a faulty one changes nothing, and the log says why."""
+    try:
+        found = await flow.reload()
+    except EventFlowError as error:
+        problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+        log(names.SETTINGS_REFUSED, problems=list(problems))
+    else:
+        log(names.SETTINGS_APPLIED, changed=list(found.live), need_restart=list(found.restart))
 
 
 def _say_started(flow: EventFlow, url: str) -> None:

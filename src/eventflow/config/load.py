@@ -29,6 +29,7 @@ def load(
     environ: Mapping[str, str],
     overrides: Values | None = None,
     declared: Mapping[str, Values] | None = None,
+    operators: Mapping[str, Values] | None = None,
 ) -> Settings:
     """Return the settings of the file at `path`; None: there is none, defaults are used.
 
@@ -39,12 +40,21 @@ def load(
             None is one that was not given.
         declared: Topics whose handlers Python code gives, by name, with what it says of them.
             File and environment win over that.
+        operators: What operators have set of topics while the node ran, by name; it wins over all
+            else. Of a topic that is not configured it says nothing.
 
     Raises:
         ConfigError: the file can't be read, or has problems. All of them, not the first one.
     """
-    text, name = ("", "settings") if path is None else (_text(path), str(path))
-    return parse(text, name=name, environ=environ, overrides=overrides, declared=declared)
+    text, name = ("", "settings") if path is None else (read(path), str(path))
+    return parse(
+        text,
+        name=name,
+        environ=environ,
+        overrides=overrides,
+        declared=declared,
+        operators=operators,
+    )
 
 
 def parse(
@@ -54,6 +64,7 @@ def parse(
     environ: Mapping[str, str],
     overrides: Values | None = None,
     declared: Mapping[str, Values] | None = None,
+    operators: Mapping[str, Values] | None = None,
 ) -> Settings:
     """Return the settings that `text` holds; see `load`. Messages call it `name`.
 
@@ -68,6 +79,9 @@ def parse(
     tree.merge(_toml(text, name), Origin(name))
     unknown = [*environment.apply(environ, schema, tree)]
     tree.merge(overrides or {}, Origin("overrides"))
+    for topic, values in (operators or {}).items():
+        if tree.get(("topics", topic)) is not None:
+            tree.merge({"topics": {topic: values}}, Origin("override"))
 
     reader = Reader(tree, environ)
     draft = reader.read(schema)
@@ -80,8 +94,8 @@ def parse(
     return dataclasses.replace(settings, warnings=tuple(checks.warnings(subject)))
 
 
-def _text(path: Path) -> str:
-    """Return what the file holds.
+def read(path: Path) -> str:
+    """Return what a configuration file holds.
 
     Raises:
         ConfigError: it can't be read; the message names the file that was looked for.

@@ -6,6 +6,7 @@ The layers of a configuration, later ones win:
     file          eventflow.toml
     environment   EVENTFLOW_TOPICS__EMAIL__CAPACITY=20000
     overrides     options of the command line
+    override      what an operator has set of a topic while the node ran
 
 They are merged key by key. Each value remembers its layer, so that a message names the place to
 go to and not merely the setting.

@@ -355,7 +355,7 @@ class Flow:
             UnknownName: there is no such topic, or it is common: its doors would only fill up.
         """
         async with self.changing:
-            topic = self._operable(name)
+            topic = self.operable(name)
             if not topic.held:
                 kept = dict((await self.tools.storage.overrides()).get(name, {}))
                 await self.tools.storage.override(name, kept | {"paused": True}, by)
@@ -370,7 +370,7 @@ class Flow:
             Orphaned: it has gone from the configuration, and nobody would run them.
         """
         async with self.changing:
-            topic = self._operable(name)
+            topic = self.operable(name)
             if topic.orphan:
                 raise Orphaned(name)
             if topic.held:
@@ -380,7 +380,12 @@ class Flow:
                 topic.resume()
                 log(names.TOPIC_RESUMED, topic=name, by=by.name, why=by.why)
 
-    def _operable(self, name: str) -> Topic:
+    def operable(self, name: str) -> Topic:
+        """Return a topic that people may change.
+
+        Raises:
+            UnknownName: there is no such topic, or it is common.
+        """
         topics = [known for known in self.topics if known != COMMON]
         if name not in topics:
             raise UnknownName("topic", name, topics)

@@ -138,6 +138,25 @@ class Node(Protocol):
         """
         ...
 
+    async def override(self, topic: str, patch: Mapping[str, Any], by: Actor) -> None:
+        """Let settings of a topic win over the file, over restarts too. None takes one away.
+
+        Raises:
+            UnknownName: there is no such topic.
+            Orphaned: it has gone from the configuration.
+            ConfigError: they can't be used. Nothing was changed.
+        """
+        ...
+
+    async def drop_overrides(self, topic: str, by: Actor) -> None:
+        """Let the file say again what a topic is.
+
+        Raises:
+            UnknownName: there is no such topic.
+            Orphaned: it has gone from the configuration.
+        """
+        ...
+
     async def resume(self, topic: str, by: Actor) -> None:
         """Start the topic's deliveries again. Twice changes nothing.
 

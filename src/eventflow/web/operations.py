@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from eventflow.clock import rfc3339
 from eventflow.cloudevents import encode_lines
-from eventflow.errors import UnknownName, WrongState
+from eventflow.errors import ConfigError, UnknownName, WrongState
 from eventflow.storage.protocol import Filter
 from eventflow.web.call import Json, whole
 from eventflow.web.node import DONE
@@ -43,6 +43,10 @@ class Reasoned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An act, and why: kept in the audit trail."""
 
     why: Why = ""
+
+
+TopicPatch = dict[str, Any]
+"""Keys of a topic's TOML table, and `why`."""
 
 
 class Which(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -142,6 +146,27 @@ async def post_resume(call: Call) -> Response:
     topic, by = call.param("topic"), await _actor(call)
     await call.node.resume(topic, by)
     return Json({"topic": topic, "paused": False})
+
+
+async def patch_topic(call: Call) -> Response:
+    """Override settings of a topic."""
+    topic = call.param("topic")
+    patch = await call.command(TopicPatch)
+    why = patch.pop("why", "")
+    if not isinstance(why, str):
+        raise bad_request("why: expected text. Nothing was changed.")
+    try:
+        await call.node.override(topic, patch, call.by(why))
+    except ConfigError as error:
+        raise bad_request(f"{'; '.join(error.problems)}. Nothing was changed.") from error
+    return Json({"topic": topic, "overridden": patch})
+
+
+async def delete_overrides(call: Call) -> Response:
+    """Drop the overrides of a topic."""
+    topic, by = call.param("topic"), await _actor(call)
+    await call.node.drop_overrides(topic, by)
+    return Json({"topic": topic, "overridden": {}})
 
 
 async def _actor(call: Call) -> Actor:

@@ -8,6 +8,7 @@ from unittest.mock import patch
 from msgspec.structs import replace
 
 from eventflow.delivery import Reason, Retrying, Row
+from eventflow.engine import moves
 from eventflow.engine.embedded import dedup, file, journal, placement, queues, riders
 from eventflow.policy import decide, priority
 from eventflow.storage import shelf
@@ -100,12 +101,12 @@ def forget_before_put() -> AbstractContextManager[Any]:
 
 def a_repeated_hop() -> AbstractContextManager[Any]:
     """What comes back from storage has the hop it had there."""
-    real = placement.Placement._moved  # noqa: SLF001
+    real = moves.brought_back
 
-    def moved(self: Any, item: Any) -> Any:
-        return replace(real(self, item), hop=item.delivery.hop)
+    def brought_back(item: Any, now: float) -> Any:
+        return replace(real(item, now), hop=item.delivery.hop)
 
-    return patch.object(placement.Placement, "_moved", moved)
+    return patch.object(placement, "brought_back", brought_back)
 
 
 def acknowledged_before_it_is_durable() -> AbstractContextManager[Any]:

@@ -206,3 +206,60 @@ class Storage(Protocol):
     def usage(self) -> Usage:
         """Return how much storage holds, as this node knows it now."""
         ...
+
+
+class Keeper(Storage, Protocol):
+    """Storage that stands beside an engine instead of in its file: what such an engine asks of it.
+
+    Put first, forgotten after. It writes only a hop greater than any that it has held or been told
+    to forget of that delivery, so that nothing said twice, or late, brings back what has gone on.
+    """
+
+    async def keep(
+        self,
+        items: Sequence[Kept],
+        rows: Sequence[Sequence[Mapping[str, Any]]],
+        *,
+        together: bool = False,
+    ) -> Sequence[str | None]:
+        """Hold deliveries, each with its audit rows.
+
+        Returns for each None, or why it was refused; with `together` all or none are held. What
+        was held before, or has gone on since, is no refusal: nothing is written of it.
+
+        Raises:
+            StorageUnavailable: none was held.
+        """
+        ...
+
+    async def holds(self, pairs: Sequence[tuple[str, int]]) -> Sequence[bool]:
+        """Return for each pair of id and hop whether just that is held, and may be moved."""
+        ...
+
+    async def forget(
+        self, pairs: Sequence[tuple[str, int]], rows: Sequence[Mapping[str, Any]] = ()
+    ) -> Sequence[bool]:
+        """Forget every hop up to the one given, and write audit rows.
+
+        Returns for each whether it was there.
+
+        Raises:
+            StorageUnavailable: nothing was forgotten.
+        """
+        ...
+
+    async def totals(self) -> Mapping[tuple[str, str], tuple[int, int]]:
+        """Return how many deliveries are kept, and their bytes, by topic and state."""
+        ...
+
+    async def discarded(self) -> Mapping[str, int]:
+        """Return how many deliveries of each topic were ever discarded here."""
+        ...
+
+    def resize(self, max_bytes: int) -> None:
+        """Keep to so many bytes from now on."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything."""
+        ...

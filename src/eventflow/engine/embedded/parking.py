@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from eventflow.delivery import COMMON, Delivery
 from eventflow.engine.embedded.dedup import keys_of
 from eventflow.engine.embedded.journal import Change, StorageUnit
-from eventflow.engine.embedded.settlement import audit_row
+from eventflow.engine.moves import audit_row
 from eventflow.errors import QueueFull, StorageUnavailable
 from eventflow.storage.protocol import Filter
 from eventflow.storage.rows import kept_of

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from eventflow.delivery import Dead, Delivery
 from eventflow.engine.embedded.journal import ALREADY, Change, StorageUnit
 from eventflow.engine.embedded.queues import Anchor, BoundedQueue, Entry
 from eventflow.engine.embedded.records import Stated, state_of
-from eventflow.engine.embedded.settlement import audit_row, wake
+from eventflow.engine.embedded.settlement import wake
+from eventflow.engine.moves import audit_row, brought_back
 from eventflow.engine.protocol import Placed, Placing
 from eventflow.storage.rows import kept_of
 
@@ -62,7 +61,7 @@ class Placement:
 
     def _move(self, item: Placing) -> Move | None:
         old = item.delivery
-        new = self._moved(item)
+        new = brought_back(item, self.now)
         unit = StorageUnit(Change(), forget=(old.id, old.hop))
         if isinstance(item.place, Dead):
             unit.keep.append(kept_of(new, "dead", self.now))
@@ -79,18 +78,6 @@ class Placement:
             Stated(number, number, 0, lane=False, started=False, state=state_of(new))
         )
         return Move(item, new, unit, to, number)
-
-    def _moved(self, item: Placing) -> Delivery:
-        old = item.delivery
-        moved: Delivery = msgspec.structs.replace(
-            old,
-            hop=old.hop + 1,
-            entered_at=self.now,
-            tally=getattr(item.place, "tally", old.tally),
-            reason=getattr(item.place, "reason", old.reason),
-            due_at=None,
-        )
-        return moved
 
     def apply(self, _: Txn, row: Anchor) -> None:
         """Change queues and counters as the durable transaction says."""

@@ -8,7 +8,7 @@ is undone alone and tried again with the next place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import msgspec
 
@@ -37,6 +37,7 @@ from eventflow.engine.embedded.records import (
     state_of,
     stated,
 )
+from eventflow.engine.moves import audit_row, moved
 from eventflow.engine.protocol import Act, Note, Route, Settle, Settled
 from eventflow.storage.rows import kept_of
 
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
     from eventflow.storage.protocol import Kept
 
     Spans = Sequence[tuple[int, int]]
-
-_HISTORY_MAX = 200
-"""Attempts kept with a delivery, the first and the latest ones."""
 
 SETTLED_DELIVERED = Settled(taken=DELIVERED)
 LOST = Settled(lost=True)
@@ -261,30 +259,7 @@ class Settlement:
         return Leg(place, delivery, 0, kept, None, promised=False)
 
     def _moved(self, step: Step, topic: str, place: Place, note: Note | None) -> Delivery:
-        old = step.entry.delivery
-        history = old.history
-        if note is not None and note.attempt is not None:
-            history = (*history, note.attempt)
-            if len(history) > _HISTORY_MAX:
-                half = _HISTORY_MAX // 2
-                history = history[:half] + history[-half:]
-        trace = old.traceback if note is None or note.traceback is None else note.traceback
-        return Delivery(
-            event=old.event,
-            ref=old.ref,
-            topic=topic,
-            accepted_at=old.accepted_at,
-            hop=0 if step.routes else old.hop + 1,
-            entered_at=self.now,
-            tally=getattr(place, "tally", old.tally),
-            due_at=getattr(place, "due_at", None),
-            reason=getattr(place, "reason", old.reason),
-            history=history,
-            traceback=trace,
-            expiry_lifted=old.expiry_lifted,
-            wish=getattr(place, "wish", None),
-            owed=() if step.routes else old.owed,
-        )
+        return moved(step.entry.delivery, topic, place, note, self.now, routes=step.routes)
 
     def _write(self, step: Step, legs: list[Leg], change: Change) -> None:
         entry = step.entry
@@ -486,32 +461,6 @@ def without_storage_tried(step: Step) -> Settle | Route:
             for target, leg in zip(act.targets, step.legs, strict=True)
         ),
     )
-
-
-def audit_row(
-    delivery: Delivery, place: Place, was: str, now: float, note: Note | None
-) -> dict[str, Any]:
-    """Return the row of the trail for a delivery that came to a place."""
-    row: dict[str, Any] = {
-        "at": now,
-        "what": f"delivery.{place.row.value}",
-        "ref": delivery.ref,
-        "topic": delivery.topic,
-        "delivery": delivery.id,
-        "hop": delivery.hop,
-        "from": was,
-        "to": place.__struct_config__.tag,
-        "tally": msgspec.structs.asdict(delivery.tally),
-    }
-    for name in ("reason", "due_at"):
-        value = getattr(place, name, None)
-        if value is not None:
-            row[name] = value
-    if note is not None:
-        row["because"] = dict(note.because)
-        if note.attempt is not None:
-            row["attempt"] = msgspec.structs.asdict(note.attempt)
-    return row
 
 
 def wake(place: BoundedQueue | Lane) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
-from eventflow.delivery import Delivery, Reason, Row, Tally
+from eventflow.delivery import Row
+from eventflow.storage.acts import act_row, override_row, replayed
 from eventflow.storage.audit import Head
 from eventflow.storage.protocol import Filter, Kept, Page, Usage, Verdict
-from eventflow.storage.rows import kept_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from eventflow.storage.shelf import Shelf
 
 T = TypeVar("T")
-
-MAX_REPLAYS = 20
-"""Replays of one delivery before it is refused: a loop guard."""
 
 
 class EmbeddedStorage:
@@ -93,12 +88,13 @@ class EmbeddedStorage:
         def act(desk: Desk) -> None:
             found = {kept.delivery.id: kept for kept in desk.shelf.get(list(ids))}
             for id in dict.fromkeys(ids):
-                answers[id], new = _replayed(found.get(id), now)
+                answers[id], new = replayed(found.get(id), now)
                 if new is not None:
                     moved.append((found[id], new))
             desk.shelf.keep([new for _, new in moved])
             desk.change.audit += [
-                _row(new.delivery, Row.REPLAYED, old.state, "parked", now, by) for old, new in moved
+                act_row(new.delivery, Row.REPLAYED, old.state, "parked", now, by)
+                for old, new in moved
             ]
 
         def landed() -> None:
@@ -121,7 +117,7 @@ class EmbeddedStorage:
             for kept in gone:
                 desk.change.count(kept.delivery.topic, discarded=1)
                 desk.change.audit.append(
-                    _row(kept.delivery, Row.DISCARDED, kept.state, "discarded", now, by)
+                    act_row(kept.delivery, Row.DISCARDED, kept.state, "discarded", now, by)
                 )
 
         def landed() -> None:
@@ -157,14 +153,7 @@ class EmbeddedStorage:
         return await self._do(lambda desk: [head.text for head in desk.audit.seal(now)])
 
     async def override(self, topic: str, values: Mapping[str, Any] | None, by: Actor) -> None:
-        row = {
-            "at": self._clock.now_s(),
-            "what": "topic.overridden",
-            "topic": topic,
-            "by": by.name,
-            "why": by.why,
-            "to": None if values is None else dict(values),
-        }
+        row = override_row(topic, values, self._clock.now_s(), by)
 
         def act(desk: Desk) -> None:
             desk.shelf.set_override(topic, None if values is None else dict(values))
@@ -180,42 +169,3 @@ class EmbeddedStorage:
 
     async def _do(self, act: Callable[[Desk], T]) -> T:
         return await self._committer.work(act)
-
-
-def _replayed(kept: Kept | None, now: float) -> tuple[str, Kept | None]:
-    """Return the answer for one delivery, and what is kept from now on if it changes."""
-    if kept is None:
-        return "unknown", None
-    old = kept.delivery
-    if kept.state == "parked" and old.reason is Reason.REPLAYED:
-        return "already", None
-    if old.tally.replays >= MAX_REPLAYS:
-        return "max_replays", None
-    new = msgspec.structs.replace(
-        old,
-        hop=old.hop + 1,
-        entered_at=now,
-        tally=Tally(replays=old.tally.replays + 1),
-        reason=Reason.REPLAYED,
-        due_at=now,
-        expiry_lifted=True,
-    )
-    return "replayed", kept_of(new, "parked", now)
-
-
-def _row(  # the columns of a row
-    delivery: Delivery, row: Row, was: str, to: str, now: float, by: Actor
-) -> dict[str, Any]:
-    return {
-        "at": now,
-        "what": f"delivery.{row.value}",
-        "ref": delivery.ref,
-        "topic": delivery.topic,
-        "delivery": delivery.id,
-        "hop": delivery.hop,
-        "from": was,
-        "to": to,
-        "by": by.name,
-        "why": by.why,
-        "tally": msgspec.structs.asdict(delivery.tally),
-    }

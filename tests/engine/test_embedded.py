@@ -21,6 +21,7 @@ from eventflow.testing.engine_contract import (
     Durability,
     DurableEngineContract,
     EngineContract,
+    Memory,
     Moves,
 )
 
@@ -136,17 +137,17 @@ class InFile(EmbeddedBench):
         return await self.crash(engine)
 
 
-class TestMemory(InMemory, EngineContract):
+class TestMemory(InMemory, EngineContract, Memory):
     pass
 
 
-class TestFile(InFile, DurableEngineContract):
+class TestFile(InFile, DurableEngineContract, Memory):
     """Without fsync, which a crash of a process does not need: see TestFileWithThread."""
 
     durability = "os"
 
 
-class TestFileStraight(InFile, DurableEngineContract):
+class TestFileStraight(InFile, DurableEngineContract, Memory):
     """Where nothing waits in common, events are accepted and routed in one write, and stay runs."""
 
     durability = "os"

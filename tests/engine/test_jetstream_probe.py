@@ -364,6 +364,29 @@ class TestG7:
                 assert (await queue.put("there", "there:0")).duplicate
 
 
+class TestIds:
+    """What accepting rests on, beside G3."""
+
+    async def test_whether_an_id_is_known_can_be_asked(self, client: Client) -> None:
+        """By a publish that can't be stored: its id is looked at before the last id it expects.
+
+        So the engine finds out which events of a refused batch are duplicates. If the order of the
+        two has changed, look for another header; one that expects a sequence never told them apart.
+        """
+        queue = await stream(client, capacity=2)
+        await queue.put("a", "a:0")
+
+        known = await queue.put("x", "a:0", Nats_Expected_Last_Msg_Id="none")
+        with pytest.raises(Refused) as unknown:
+            await queue.put("x", "x:0", Nats_Expected_Last_Msg_Id="none")
+        with pytest.raises(Refused) as too_early:
+            await queue.put("x", "a:0", Nats_Expected_Last_Sequence="99")
+
+        assert known == Stored(1, duplicate=True)
+        assert (unknown.value.code, too_early.value.code) == (10070, 10071)
+        assert await queue.depth() == 1
+
+
 class TestLane:
     """A lane gives out what is due: its consumer gives the rest back with a delay."""
 

@@ -121,9 +121,10 @@ def test_the_pins_are_complete_and_none_is_left_over() -> None:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
-    """Tests, some sinks and the mail catcher of the quickstart have extras of their own."""
+    """Tests, an engine, some sinks and the quickstart have extras of their own."""
     owners = metadata.packages_distributions()
     beside = {
+        "engine": names(EXTRAS["nats"]),
         "quickstart": names(EXTRAS["quickstart"]),
         "sinks": names(EXTRAS["postgres"]) | names(EXTRAS["smtp"]),
         "testing": names(EXTRAS["dev"]),

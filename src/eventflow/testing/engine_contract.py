@@ -201,7 +201,7 @@ class Durability(DurableBench):
         await self.let_pass(0.1)  # its start is recorded with the next commit
         engine = await self.crash(engine)
 
-        (found,) = await walk(engine, topic("a"))
+        found = (await lease_one(engine, topic("a"))).delivery
         assert found.tally == Tally(crashes=1)
         assert [attempt.outcome for attempt in found.history] == ["crashed"]
 
@@ -214,19 +214,18 @@ class Durability(DurableBench):
         await self.let_pass(0.1)
         engine = await self.crash(engine)
 
-        assert (await walk(engine, topic("a")))[0].tally.crashes == 4
+        assert (await lease_one(engine, topic("a"))).delivery.tally.crashes == 4
 
     async def test_g5_after_a_crash_a_lease_is_no_start(self, engine: Engine) -> None:
         """It may wait for its turn to run alone: only `start` puts it on record."""
         await bring_one(engine, "a")
         await self.let_pass(0.1)
         engine = await self.crash(engine)
-        (delivery,) = await walk(engine, topic("a"))
-        await lease_one(engine, topic("a"))
+        before = (await lease_one(engine, topic("a"))).delivery.tally.crashes
         await self.let_pass(0.1)
         engine = await self.crash(engine)
 
-        assert (await walk(engine, topic("a")))[0].tally.crashes == delivery.tally.crashes
+        assert (await lease_one(engine, topic("a"))).delivery.tally.crashes == before == 1
 
     async def test_g5_what_only_waited_counts_no_crash(self, engine: Engine) -> None:
         await bring(engine, "a", *events(2))
@@ -236,9 +235,9 @@ class Durability(DurableBench):
         await self.let_pass(0.1)
         engine = await self.crash(engine)
 
-        crashes = [one.tally.crashes for one in await walk(engine, topic("a"))]
+        crashes = [one.delivery.tally.crashes for one in await lease(engine, topic("a"))]
         assert crashes == [1, 0]
-        assert [one.tally.crashes for one in await walk(engine, COMMON_QUEUE)] == [0]
+        assert (await lease_one(engine, COMMON_QUEUE)).delivery.tally.crashes == 0
 
     async def test_g5_what_was_given_back_counts_no_crash(self, engine: Engine) -> None:
         one = await bring_one(engine, "a")
@@ -246,7 +245,7 @@ class Durability(DurableBench):
         await settle(engine, one, RELEASED)
         engine = await self.crash(engine)
 
-        assert (await walk(engine, topic("a")))[0].tally == CLEAN
+        assert (await lease_one(engine, topic("a"))).delivery.tally == CLEAN
 
     async def test_g5_a_start_after_a_crash_is_recorded_before_it_is_given(
         self, engine: Engine
@@ -257,7 +256,8 @@ class Durability(DurableBench):
         await lease_one(engine, topic("a"))
         engine = await self.crash(engine)
 
-        assert [one.tally.crashes for one in await walk(engine, topic("a"))] == [1, 0]
+        leases = await lease(engine, topic("a"))
+        assert [one.delivery.tally.crashes for one in leases] == [1, 0]
 
     async def test_g5_what_nobody_took_counts_no_crash(self, engine: Engine) -> None:
         """Whoever asked went away while the start was being recorded."""
@@ -274,7 +274,7 @@ class Durability(DurableBench):
         await self.let_pass(0.1)
         engine = await self.crash(engine)
 
-        assert [one.tally for one in await walk(engine, topic("a"))] == [CLEAN] * 6
+        assert [one.delivery.tally for one in await lease(engine, topic("a"))] == [CLEAN] * 6
 
     async def test_g5_what_was_started_and_given_back_counts_no_crash(self, engine: Engine) -> None:
         one = await bring_one(engine, "a")
@@ -282,7 +282,7 @@ class Durability(DurableBench):
         await settle(engine, one, RELEASED)
         engine = await self.crash(engine)
 
-        assert (await walk(engine, topic("a")))[0].tally == CLEAN
+        assert (await lease_one(engine, topic("a"))).delivery.tally == CLEAN
 
     async def _some_of_everything(self, engine: Engine) -> None:
         await bring(engine, "a", *events(6))
@@ -395,14 +395,6 @@ class Duplicates(EngineBench):
         (outside,) = await engine.accept([event("1")])
 
         assert (inside.duplicate, outside.duplicate) == (True, False)
-
-    async def test_g2_the_last_ids_are_remembered_and_no_more(self, engine: Engine) -> None:
-        await engine.apply(msgspec.structs.replace(self.PLAN, dedup_max=5))
-        await engine.accept(events(4))
-        await engine.accept(events(3, name="f"))
-
-        receipts = await engine.accept([*events(4), *events(3, name="f")])
-        assert [receipt.duplicate for receipt in receipts] == [False] * 2 + [True] * 5
 
     async def test_g2_a_batch_larger_than_the_limit_leaves_its_last_ids(
         self, engine: Engine
@@ -534,38 +526,6 @@ class Capacities(EngineBench):
         assert applied.orphans == ("a",)
         assert engine.depth("a").queued == 2
 
-    async def test_g3_past_the_memory_limit_events_are_refused(self, engine: Engine) -> None:
-        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=10_000))
-        big = [msgspec.structs.replace(one, body=bytes(2_000)) for one in events(10)]
-        for one in big[:4]:
-            await engine.accept([one])
-        with pytest.raises(QueueFull, match="memory_limit"):
-            await engine.accept(big[4:5])
-
-        assert engine.depth(COMMON).queued == 4
-
-    async def test_g3_attributes_count_towards_the_memory_limit(self, engine: Engine) -> None:
-        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=10_000))
-        for n in range(4):
-            await engine.accept([event(f"e{n}", subject="s" * 1_000, tenant="t" * 1_000)])
-        with pytest.raises(QueueFull, match="memory_limit"):
-            await engine.accept([event("e4", subject="s" * 1_000, tenant="t" * 1_000)])
-
-        assert engine.depth(COMMON).queued == 4
-
-    async def test_g3_past_the_memory_limit_moves_go_on_and_recovery_rests(
-        self, engine: Engine
-    ) -> None:
-        await settle(engine, await bring_one(engine, "a", "old"), self.parked_place())
-        (old,) = await kept(self.storage(engine))
-        await engine.accept([msgspec.structs.replace(event("1"), body=bytes(2_000))])
-        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=1_000))
-
-        moved = await route(engine, await lease_one(engine, COMMON_QUEUE), {"a": [QUEUED]})
-        placed = await engine.place([Placing(old.delivery, Queued(Row.RECOVERED_DUE))])
-        assert moved.routed == (QUEUED,)
-        assert list(placed) == [Placed.FULL]
-
     def _to_a(self, one: Lease) -> Route:
         return Route(one, (Target("a", (QUEUED, self.lane_place(60), self.parked_place())),))
 
@@ -607,15 +567,6 @@ class Fallbacks(EngineBench):
 
         assert [receipt.parked for receipt in receipts] == [True] * 3
         assert engine.depth(COMMON).queued == 88
-
-    async def test_g3_past_the_memory_limit_they_take_it_too(self, engine: Engine) -> None:
-        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=500))
-        await engine.accept([event("1")])
-        first, second = [
-            await engine.accept([event(id)], fallback=self.fallback()) for id in ("2", "3")
-        ]
-
-        assert (first[0].parked, second[0].parked) == (False, True)
 
     async def test_g8_they_count_as_created_and_as_parked(self, engine: Engine) -> None:
         await fill_common(engine)
@@ -697,6 +648,59 @@ class Fallbacks(EngineBench):
             "parked",
         )
         assert told["because"] == {"capacity": 100}
+
+
+class Memory(EngineBench):
+    """G2, G3 where queues and ids are in the node's memory: it is bounded, too."""
+
+    async def test_g2_the_last_ids_are_remembered_and_no_more(self, engine: Engine) -> None:
+        await engine.apply(msgspec.structs.replace(self.PLAN, dedup_max=5))
+        await engine.accept(events(4))
+        await engine.accept(events(3, name="f"))
+
+        receipts = await engine.accept([*events(4), *events(3, name="f")])
+        assert [receipt.duplicate for receipt in receipts] == [False] * 2 + [True] * 5
+
+    async def test_g3_past_the_memory_limit_events_are_refused(self, engine: Engine) -> None:
+        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=10_000))
+        big = [msgspec.structs.replace(one, body=bytes(2_000)) for one in events(10)]
+        for one in big[:4]:
+            await engine.accept([one])
+        with pytest.raises(QueueFull, match="memory_limit"):
+            await engine.accept(big[4:5])
+
+        assert engine.depth(COMMON).queued == 4
+
+    async def test_g3_attributes_count_towards_the_memory_limit(self, engine: Engine) -> None:
+        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=10_000))
+        for n in range(4):
+            await engine.accept([event(f"e{n}", subject="s" * 1_000, tenant="t" * 1_000)])
+        with pytest.raises(QueueFull, match="memory_limit"):
+            await engine.accept([event("e4", subject="s" * 1_000, tenant="t" * 1_000)])
+
+        assert engine.depth(COMMON).queued == 4
+
+    async def test_g3_past_the_memory_limit_moves_go_on_and_recovery_rests(
+        self, engine: Engine
+    ) -> None:
+        await settle(engine, await bring_one(engine, "a", "old"), self.parked_place())
+        (old,) = await kept(self.storage(engine))
+        await engine.accept([msgspec.structs.replace(event("1"), body=bytes(2_000))])
+        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=1_000))
+
+        moved = await route(engine, await lease_one(engine, COMMON_QUEUE), {"a": [QUEUED]})
+        placed = await engine.place([Placing(old.delivery, Queued(Row.RECOVERED_DUE))])
+        assert moved.routed == (QUEUED,)
+        assert list(placed) == [Placed.FULL]
+
+    async def test_g3_past_the_memory_limit_they_take_it_too(self, engine: Engine) -> None:
+        await engine.apply(msgspec.structs.replace(self.PLAN, memory_limit_bytes=500))
+        await engine.accept([event("1")])
+        first, second = [
+            await engine.accept([event(id)], fallback=self.fallback()) for id in ("2", "3")
+        ]
+
+        assert (first[0].parked, second[0].parked) == (False, True)
 
 
 class Priorities(EngineBench):

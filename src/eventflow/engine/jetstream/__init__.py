@@ -1,0 +1,24 @@
+"""The JetStream engine: queues are bounded work-queue streams on NATS servers.
+
+names       what streams, consumers and subjects are called
+stored      what stands in a message
+wire        the connection: requests, and what their answers mean
+publishing  many messages into one stream
+pulling     pull requests to a consumer
+streams     declaring streams and consumers up front
+depths      how full the streams are
+notes       what is new of deliveries that stay where they are
+ledger      what this node has counted
+desk        what all of the following share
+leasing     by the frame of weights, or by what is due
+doors       accepting events
+settling    ending leases
+forgets     what storage has still to forget
+placing     bringing deliveries back from storage
+looking     finding, walking, counting
+engine      the promises G1 to G8, kept with the above
+"""
+
+from eventflow.engine.jetstream.engine import JetStreamEngine, open_engine
+
+__all__ = ["JetStreamEngine", "open_engine"]

@@ -1,0 +1,113 @@
+"""How full the streams are, as this node knows it: the server's word, and what it did since.
+
+Capacity itself is the server's to keep, exactly. The reserve of a queue (G3) is kept here: against
+what the server said at most `FRESH_S` ago, and all that this node has put there or taken since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.wire import Refused
+from eventflow.policy.admission import room
+
+if TYPE_CHECKING:
+    from eventflow.engine.jetstream.wire import Wire
+    from eventflow.engine.protocol import Queue
+
+FRESH_S = 1.0
+"""How old the server's word may be."""
+_SETTLED_S = 0.5
+"""How long the server may take to let go of what was acked: its answer comes before."""
+_LOOK_AGAIN_S = 0.005
+
+
+class Gauge:
+    """One stream."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.stream = names.stream(queue)
+        self.capacity = 0
+        self.held = 0
+        """Messages in it, leased ones included."""
+        self.promised = 0
+        """Places for what is being published just now."""
+        self.last_seq = 0
+        """Of the message stored last: how many ever were."""
+        self.changes = 0
+        """Grows with all that this node does: whether an answer from the server is of before."""
+
+    def has_room(self, rank: int, incoming: int = 1) -> bool:
+        """Return whether so many more of one rank fit, as far as this node knows."""
+        depth = self.held + self.promised
+        return room(depth, self.capacity, rank, incoming) >= incoming
+
+    def promise(self, count: int = 1) -> None:
+        """Keep places for what is about to be published."""
+        self.promised += count
+        self.changes += 1
+
+    def came(self, promised: int, stored: int) -> None:
+        """Say what became of places promised."""
+        self.promised -= promised
+        self.held += stored
+        self.changes += 1
+
+    def left(self, count: int = 1) -> None:
+        """Note that messages were acked."""
+        self.held = max(0, self.held - count)
+        self.changes += 1
+
+
+class Depths:
+    """All streams that are queues."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.gauges: dict[Queue, Gauge] = {}
+
+    def gauge(self, queue: Queue) -> Gauge:
+        """Return the gauge of a queue; without a stream it has no capacity."""
+        found = self.gauges.get(queue)
+        return Gauge(queue) if found is None else found
+
+    def know(self, queue: Queue) -> Gauge:
+        """Return the gauge of a queue whose stream is there."""
+        return self.gauges.setdefault(queue, Gauge(queue))
+
+    async def refresh(self) -> None:
+        """Ask the server for all of them."""
+        await asyncio.gather(*(self._ask(gauge) for gauge in list(self.gauges.values())))
+
+    async def settle(self) -> None:
+        """Wait until server and node agree, or long enough; then the server's word counts."""
+        await asyncio.gather(*(self._agree(gauge) for gauge in list(self.gauges.values())))
+
+    async def _ask(self, gauge: Gauge) -> None:
+        before = gauge.changes
+        state = await self._state(gauge)
+        if state is not None and (gauge.changes == before or not gauge.promised):
+            gauge.held = state["messages"]
+
+    async def _agree(self, gauge: Gauge) -> None:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + _SETTLED_S
+        while (state := await self._state(gauge)) is not None:
+            if state["messages"] == gauge.held + gauge.promised:
+                return
+            if loop.time() > give_up_at:
+                gauge.held = state["messages"] - gauge.promised
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _state(self, gauge: Gauge) -> dict[str, Any] | None:
+        try:
+            told = await self._wire.ask(f"STREAM.INFO.{gauge.stream}")
+        except Refused:  # it was removed by hand
+            return None
+        state: dict[str, Any] = told["state"]
+        gauge.last_seq = state["last_seq"]
+        return state

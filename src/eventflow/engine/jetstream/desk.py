@@ -1,0 +1,177 @@
+"""What all parts of the engine share: the connection, the time, and what this node has leased."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from eventflow.delivery import Reason, Row
+from eventflow.engine.jetstream.depths import Depths
+from eventflow.engine.jetstream.forgets import Forgets
+from eventflow.engine.jetstream.leasing import Book, is_topic
+from eventflow.engine.jetstream.ledger import Ledger
+from eventflow.engine.jetstream.notes import Notes
+from eventflow.engine.jetstream.stored import Note
+from eventflow.engine.protocol import Plan
+from eventflow.errors import EngineUnavailable, StorageUnavailable
+from eventflow.policy.priority import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping, Sequence
+
+    from eventflow.clock import Clock
+    from eventflow.engine.jetstream.leasing import Held
+    from eventflow.engine.jetstream.wire import Wire
+    from eventflow.engine.protocol import Queue
+    from eventflow.storage.protocol import Keeper
+
+_POISON_CRASHES = 3
+_SAFETY = 0.01
+"""Part of a lease that this node takes off: the server's began a little earlier."""
+_GONE_S = 10.0
+"""How long an acked message is known here, in real seconds: the server lets go a moment later."""
+
+_log = logging.getLogger(__name__)
+
+
+class Desk:
+    """See the module."""
+
+    def __init__(self, wire: Wire, storage: Keeper, clock: Clock, node: str, rate: float) -> None:
+        self.wire = wire
+        self.storage = storage
+        self.clock = clock
+        self.rate = rate
+        """How many of the clock's seconds pass in a real one: 1 but in tests."""
+        self.plan = Plan(topics={})
+        self.frame = frame(self.plan.weights)
+        self.notes = Notes(wire)
+        self.book = Book()
+        self.depths = Depths(wire)
+        self.ledger = Ledger(wire, node, clock.now_s())
+        self.forgets = Forgets(storage)
+        self.closing = False
+        self.moving = 0
+        """Deliveries that are in two places just now."""
+        self.unreadable: str | None = None
+        """The last message found that this release can't read."""
+        self._gone: dict[Queue, dict[int, float]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._untold: list[Mapping[str, Any]] = []
+
+    @property
+    def lease_s(self) -> float:
+        """How long a lease lasts here."""
+        return self.plan.lease_s * (1 - _SAFETY)
+
+    def later(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do something that nobody waits for, before the engine is closed."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # What was leased comes again when its lease is over: nothing is lost by it.
+            _log.warning("left undone: %r", error)
+
+    async def finish(self) -> None:
+        """Wait for all that nobody waits for."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # leases ------------------------------------------------------------------------
+
+    async def nak(self, reply: str, delay_s: float = 0.0) -> None:
+        """Give a message back to the server, for `delay_s` seconds of the clock."""
+        word = b"-NAK"
+        if delay_s > 0:
+            delay = int(delay_s / self.rate * 1e9)
+            word += b' {"delay": %d}' % max(delay, 1)
+        await self.wire.confirm(reply, word)
+
+    async def give_back(self, leases: Sequence[Held]) -> None:
+        """Give back deliveries as if they had never been leased, in order of entry."""
+        ordered = sorted(leases, key=lambda held: held.seq)
+        # The note first: whoever leases it next must find that this was no run.
+        await asyncio.gather(
+            *(self.note(held, started=False) for held in ordered if is_topic(held.queue))
+        )
+        now = self.clock.now_s()
+        valid = [held for held in ordered if now < held.until]
+        # One after the other on one connection: the server hands them out in the order of NAKs.
+        await asyncio.gather(*(self.nak(held.reply) for held in valid))
+        for held in ordered:
+            held.ended = True
+            self.book.remove(held)
+
+    async def note(self, held: Held, *, started: bool) -> None:
+        """Keep what is new of a delivery that stays where it is."""
+        await self.notes.write(held.queue, Note(held.seq, held.times, started, held.delivery))
+
+    async def acked(self, leases: Sequence[Held]) -> list[bool]:
+        """End leases; for each whether the server said so."""
+        answers = await asyncio.gather(
+            *(self.wire.confirm(held.reply) for held in leases), return_exceptions=True
+        )
+        at = asyncio.get_running_loop().time()
+        done: list[bool] = []
+        for held, answer in zip(leases, answers, strict=True):
+            ended = not isinstance(answer, EngineUnavailable)
+            if isinstance(answer, BaseException) and ended:
+                raise answer
+            if ended:
+                self._gone.setdefault(held.queue, {})[held.seq] = at
+                self.depths.gauge(held.queue).left()
+                self.notes.drop(held.queue, [held.delivery.ref])
+            held.ended = True
+            self.book.remove(held)
+            done.append(ended)
+        return done
+
+    def is_gone(self, queue: Queue, seq: int) -> bool:
+        """Whether this node has acked a message that the server may still show."""
+        return self._gone.get(queue, {}).get(seq, -inf) > -inf
+
+    def forget_gone(self) -> None:
+        """Forget acks that the server has carried out long ago."""
+        limit = asyncio.get_running_loop().time() - _GONE_S
+        for seqs in self._gone.values():
+            for seq in [seq for seq, at in seqs.items() if at < limit]:
+                del seqs[seq]
+
+    # the trail ----------------------------------------------------------------------
+
+    async def tell(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write audit rows; while storage is down they wait here."""
+        self._untold += rows
+        told, self._untold = self._untold, []
+        if not told:
+            return
+        try:
+            await self.storage.note(told)
+        except StorageUnavailable:
+            self._untold = [*told, *self._untold]
+
+    async def tell_of_crash(self, held: Held, now: float) -> None:
+        """Write the audit row of a run that died."""
+        delivery = held.delivery
+        poison = delivery.tally.crashes >= _POISON_CRASHES
+        row = {
+            "at": now,
+            "what": f"delivery.{Row.NODE_DIED.value}",
+            "ref": delivery.ref,
+            "topic": delivery.topic,
+            "delivery": delivery.id,
+            "hop": delivery.hop,
+            "from": "running",
+            "to": "queued",
+            "reason": Reason.POISON.value if poison else "node_died",
+            "tally": msgspec.structs.asdict(delivery.tally),
+        }
+        await self.tell([row])

@@ -1,0 +1,250 @@
+"""The JetStream engine: the promises G1 to G8, kept by streams on NATS servers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from eventflow.engine.jetstream.depths import FRESH_S
+from eventflow.engine.jetstream.desk import Desk
+from eventflow.engine.jetstream.doors import Doors
+from eventflow.engine.jetstream.leasing import Line
+from eventflow.engine.jetstream.looking import Looking
+from eventflow.engine.jetstream.placing import Placement
+from eventflow.engine.jetstream.settling import Settlement
+from eventflow.engine.jetstream.streams import Streams
+from eventflow.engine.jetstream.wire import Refused, Wire
+from eventflow.engine.protocol import (
+    Applied,
+    Census,
+    Depth,
+    Fallback,
+    Found,
+    Kind,
+    Lease,
+    Placed,
+    Placing,
+    Plan,
+    Queue,
+    Settled,
+    Way,
+)
+from eventflow.engine.runs import Leases, Receipts
+from eventflow.errors import EngineUnavailable
+from eventflow.policy.priority import frame
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from eventflow.clock import Clock
+    from eventflow.engine.jetstream.leasing import Held
+    from eventflow.event import Event
+    from eventflow.storage.protocol import Keeper
+
+
+T = TypeVar("T")
+
+
+class JetStreamEngine:
+    """Queues on NATS servers. See `Engine` for the promises."""
+
+    def __init__(self, desk: Desk, streams: Streams, draw_bits: Callable[[int], int]) -> None:
+        """`open_engine` is the way to make one."""
+        self._desk = desk
+        self._streams = streams
+        self._doors = Doors(desk, draw_bits)
+        self._looking = Looking(desk)
+        self._placement = Placement(desk)
+        self._lines: dict[Queue, Line] = {}
+        self._begun: set[asyncio.Future[Any]] = set()
+        self._applying = asyncio.Lock()
+        self._loaded = False
+        self._keeping: asyncio.Task[None] | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self.storage: Keeper = desk.storage
+
+    async def apply(self, plan: Plan) -> Applied:
+        self._check_open()
+        async with self._applying:
+            desk = self._desk
+            try:
+                await self._streams.declare(plan)
+                if not self._loaded:
+                    await desk.ledger.load()
+                    await desk.notes.load()
+                    await self._doors.load()
+                    self._loaded = True
+            except Refused as refused:
+                raise EngineUnavailable(f"the server refuses a stream: {refused}") from refused
+            desk.plan = plan
+            desk.frame = frame(plan.weights)
+            desk.storage.resize(plan.storage_max_bytes)
+            for queue in await self._streams.present():
+                gauge = desk.depths.know(queue)
+                topic = plan.topics.get(queue.topic)
+                if topic is not None:
+                    in_queue = queue.kind is Kind.TOPIC
+                    gauge.capacity = topic.capacity if in_queue else topic.lane_capacity
+            await desk.depths.refresh()
+            if self._keeping is None:
+                self._keeping = asyncio.ensure_future(self._keep())
+        held = {queue.topic for queue, gauge in desk.depths.gauges.items() if gauge.held}
+        kept = {topic for (topic, _), (count, _) in (await desk.storage.totals()).items() if count}
+        return Applied(tuple(sorted((held | kept) - plan.topics.keys())))
+
+    async def accept(
+        self, events: Sequence[Event], ways: Sequence[Way] = (), *, fallback: Fallback | None = None
+    ) -> Receipts:
+        del ways  # in common's stream first: the streams of topics are others
+        self._check_open()
+        given = await self._begin(self._doors.accept(events, fallback))
+        return Receipts([receipt.ref or "" for receipt in given], given)
+
+    async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Leases:
+        self._check_open()
+        if queue not in self._desk.depths.gauges:
+            await asyncio.sleep(wait_s / self._desk.rate)
+            return Leases()
+        line = self._lines.get(queue)
+        if line is None:
+            line = self._lines[queue] = Line(queue, self._desk)
+        found = await line.lease(limit, wait_s / self._desk.rate)
+        return Leases([self._lease(held) for held in found])
+
+    @staticmethod
+    def _lease(held: Held) -> Lease:
+        lease = held.lease = Lease(held.delivery, held.queue, held)
+        return lease
+
+    async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
+        self._check_open()
+        now = self._desk.clock.now_s()
+        held = [lease.token for lease in leases if lease.token.valid(now)]
+        await asyncio.gather(*(self._desk.note(one, started=True) for one in held))
+        now = self._desk.clock.now_s()
+        return [lease.token.valid(now) for lease in leases]
+
+    async def settle(self, acts: Sequence[Any]) -> Sequence[Settled]:
+        self._check_open()
+        return await self._begin(Settlement(self._desk, acts).run())
+
+    async def extend(self, leases: Sequence[Any]) -> Sequence[bool]:
+        self._check_open()
+        return await asyncio.gather(*(self._extend(lease.token) for lease in leases))
+
+    async def _extend(self, held: Held) -> bool:
+        now = self._desk.clock.now_s()
+        if not held.valid(now):
+            return False
+        try:
+            await self._desk.wire.confirm(held.reply, b"+WPI")
+        except EngineUnavailable:
+            return held.valid(self._desk.clock.now_s())
+        held.until = now + self._desk.lease_s
+        return not held.ended
+
+    async def place(self, items: Sequence[Placing]) -> Sequence[Placed]:
+        self._check_open()
+        return await self._begin(self._placement.place(items))
+
+    async def find(self, ref: str) -> Sequence[Found]:
+        self._check_open()
+        return await self._looking.find(ref)
+
+    async def walk(self, queue: Queue, *, after: Any = None, limit: int = 1000) -> Sequence[Found]:
+        self._check_open()
+        return await self._looking.walk(queue, after or 0, limit)
+
+    def depth(self, topic: str) -> Depth:
+        return self._looking.depth(topic)
+
+    async def census(self, *, walk: bool = False) -> Census:
+        self._check_open()
+        return await self._looking.census(walk=walk)
+
+    async def close(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        desk = self._desk
+        desk.closing = True
+        for line in self._lines.values():
+            line.wake()
+        if self._begun:
+            await asyncio.wait(self._begun)
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        await desk.finish()
+        await desk.notes.close()
+        await desk.wire.close()
+        await desk.storage.close()
+
+    async def cut_off(self) -> None:
+        """Be gone as after a crash of this process: nothing is ended, nothing given back."""
+        self._desk.closing = True
+        if self._keeping is not None:
+            self._keeping.cancel()
+        await self._desk.wire.close()
+
+    # inside ------------------------------------------------------------------------
+
+    async def _begin(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what is to be ended also where whoever asked for it goes away."""
+        doing = asyncio.ensure_future(work)
+        self._begun.add(doing)
+        doing.add_done_callback(self._begun.discard)
+        return await asyncio.shield(doing)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise EngineUnavailable("it is closed")
+
+    async def _keep(self) -> None:
+        """Every second: how full the streams are, and what nobody asked for goes back."""
+        while True:
+            await asyncio.sleep(FRESH_S)
+            await _if_possible(self._desk.depths.refresh())
+            await _if_possible(self._desk.tell([]))
+            await _if_possible(self._desk.forgets.carry_out())
+            self._desk.forget_gone()
+            for line in list(self._lines.values()):
+                await _if_possible(line.tidy())
+
+
+async def _if_possible(work: Awaitable[Any]) -> None:
+    with suppress(EngineUnavailable, Refused):  # the next second tries again
+        await work
+
+
+async def open_engine(  # noqa: PLR0913  # all a node has to say
+    url: str,
+    *,
+    storage: Keeper,
+    clock: Clock,
+    node: str,
+    replicas: int = 1,
+    rate: float = 1.0,
+    draw_bits: Callable[[int], int] = random.getrandbits,
+) -> JetStreamEngine:
+    """Connect to NATS servers. Nothing is declared there before `apply`.
+
+    Args:
+        url: Of one or more servers, separated by commas.
+        storage: What is parked and dead; closed with the engine.
+        clock: Tells the time.
+        node: This node's name, the same in its next life.
+        replicas: How many servers hold each stream: 1, 3 or 5.
+        rate: How many of the clock's seconds pass in a real one. For tests.
+        draw_bits: Draws so many random bits.
+
+    Raises:
+        EngineUnavailable: no server answers.
+    """
+    wire = await Wire.connect(url)
+    desk = Desk(wire, storage, clock, node, rate)
+    return JetStreamEngine(desk, Streams(wire, replicas, rate), draw_bits)

@@ -1,0 +1,145 @@
+"""Finding, walking, counting: what is there, as the server shows it (G8)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from eventflow.delivery import COMMON, Delivery
+from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.stored import Unreadable, decode
+from eventflow.engine.jetstream.wire import Missing, Refused
+from eventflow.engine.protocol import Census, Counts, Depth, Found, Kind, Queue
+from eventflow.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from eventflow.engine.jetstream.desk import Desk
+    from eventflow.engine.jetstream.stored import Note
+    from eventflow.engine.jetstream.wire import Message
+
+_PAGE = 500
+_ALL = 10**9
+
+
+class Looking:
+    """Reads the queues without changing anything."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def find(self, ref: str) -> list[Found]:
+        """Return the deliveries of an event that are in a queue or lane."""
+        found = await asyncio.gather(
+            *(self._find_in(queue, ref) for queue in self._desk.depths.gauges)
+        )
+        return [one for one in found if one is not None]
+
+    async def _find_in(self, queue: Queue, ref: str) -> Found | None:
+        if not ref or set(ref) & set(".*> \t\r\n"):
+            return None  # no ref, and no token of a subject
+        subject = f"{names.head(queue)}.*.*.*.{ref}"
+        message = await self._desk.wire.get(names.stream(queue), seq=1, next_by_subj=subject)
+        if message is None or self._desk.is_gone(queue, message.seq):
+            return None
+        note = None
+        if self._desk.notes.may_have(queue, ref):
+            note = await self._desk.notes.find(queue, ref, message.seq)
+        return self._found(queue, message, {} if note is None else {message.seq: note})
+
+    async def walk(self, queue: Queue, after: int, limit: int) -> list[Found]:
+        """Return a page of a queue in order of entry."""
+        if queue not in self._desk.depths.gauges:
+            return []
+        stream, subjects = names.stream(queue), f"{names.head(queue)}.>"
+        notes = await self._desk.notes.all(queue)
+        found: list[Found] = []
+        while len(found) < limit:
+            wanted = min(_PAGE, limit - len(found))
+            try:
+                page = await self._desk.wire.read(stream, subjects, after, wanted)
+            except (Missing, Refused):
+                break
+            found += [
+                self._found(queue, message, notes)
+                for message in page
+                if not self._desk.is_gone(queue, message.seq)
+            ]
+            if len(page) < wanted:
+                break
+            after = page[-1].seq
+        return found
+
+    def _found(self, queue: Queue, message: Message, notes: Mapping[int, Note]) -> Found:
+        where = f"{names.stream(queue)} {message.seq}"
+        held = self._desk.book.of(queue, self._desk.clock.now_s()).get(message.seq)
+        try:
+            if held is not None:
+                delivery = held.delivery
+            elif message.seq in notes:
+                delivery = notes[message.seq].delivery
+            else:
+                delivery = decode(message.body, Delivery, where)
+        except Unreadable as unreadable:
+            raise EngineUnavailable(str(unreadable)) from unreadable
+        state = "retrying" if queue.kind is Kind.LANE else "queued" if held is None else "running"
+        return Found(delivery, state, message.seq)
+
+    def depth(self, topic: str) -> Depth:
+        """Return how full a topic is, as this node knows it now."""
+        queue = Queue(Kind.TOPIC, topic)
+        own = self._desk.depths.gauge(queue)
+        lane = self._desk.depths.gauge(Queue(Kind.LANE, topic))
+        running = len(self._desk.book.of(queue, self._desk.clock.now_s()))
+        return Depth(
+            queued=max(0, own.held - running),
+            running=running,
+            retrying=lane.held,
+            capacity=own.capacity,
+            lane_capacity=lane.capacity,
+        )
+
+    async def census(self, *, walk: bool) -> Census:
+        """Return the ledger."""
+        desk = self._desk
+        await desk.depths.settle()
+        await desk.forgets.carry_out()
+        kept, gone = await asyncio.gather(desk.storage.totals(), desk.storage.discarded())
+        names_known = {queue.topic for queue in desk.depths.gauges}
+        names_known |= {topic for topic, _ in kept} | desk.plan.topics.keys()
+        topics = {}
+        for topic in sorted(names_known):
+            depth = await self._walked(topic) if walk else self.depth(topic)
+            topics[topic] = self._counts(topic, depth, kept, gone)
+        return Census(
+            desk.ledger.since, topics, desk.ledger.repeats, desk.moving + len(desk.forgets)
+        )
+
+    def _counts(
+        self,
+        topic: str,
+        depth: Depth,
+        kept: Mapping[tuple[str, str], tuple[int, int]],
+        gone: Mapping[str, int],
+    ) -> Counts:
+        counters = self._desk.ledger.counters(topic)
+        created = counters.created
+        if topic == COMMON:
+            gauge = self._desk.depths.gauge(names.COMMON_QUEUE)
+            created += gauge.last_seq - counters.placed
+        return Counts(
+            created=created,
+            delivered=counters.delivered,
+            discarded=gone.get(topic, 0),
+            queued=depth.queued,
+            running=depth.running,
+            retrying=depth.retrying,
+            parked=kept.get((topic, "parked"), (0, 0))[0],
+            dead=kept.get((topic, "dead"), (0, 0))[0],
+        )
+
+    async def _walked(self, topic: str) -> Depth:
+        states = [found.state for found in await self.walk(Queue(Kind.TOPIC, topic), 0, _ALL)]
+        lane = await self.walk(Queue(Kind.LANE, topic), 0, _ALL)
+        return Depth(states.count("queued"), states.count("running"), len(lane))

@@ -1,0 +1,88 @@
+"""How deliveries, notes and counters are written in messages.
+
+Each is the msgpack array `[FORMAT, what]`: nodes of this release and the next work side by side on
+the same streams, and must be able to say "I can't read this" instead of misreading it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from eventflow.delivery import Delivery
+
+T = TypeVar("T")
+
+FORMAT = 1
+"""Of what is written. Others are refused."""
+
+DUE = "Ef-Due"
+"""Header of what waits in a lane: when it is due, seconds since 1970. The truth, not the alarm."""
+
+
+class Unreadable(Exception):
+    """A message is damaged, or of another format. It was left as it is."""
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is new of a delivery that stays in its queue. The latest one counts."""
+
+    seq: int
+    """Of the message it is about: a note on an older one means nothing."""
+    times: int
+    """How often the server had delivered that message when this was written."""
+    started: bool
+    """Whether that delivery was the start of a run. Else it was given back, or only looked at."""
+    delivery: Delivery
+
+
+class Counters(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
+    """What one node has counted of one topic, ever."""
+
+    created: int = 0
+    delivered: int = 0
+    discarded: int = 0
+    placed: int = 0
+    """Deliveries it brought back into the queue: they were created before."""
+
+
+class Record(msgspec.Struct, array_like=True, gc=False):
+    """A node's line in the ledger: what it has counted, before it lets go of what it counted."""
+
+    since: float
+    """When it began to count, seconds since 1970."""
+    topics: dict[str, Counters]
+    unsure: list[str]
+    """Leases that are counted and whose end may not have reached the server: `<id>:<hop>`."""
+    repeats: int = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_open = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_format = msgspec.msgpack.Decoder(int).decode
+_decoders: dict[type, Any] = {
+    kind: msgspec.msgpack.Decoder(kind).decode for kind in (Delivery, Note, Record)
+}
+
+
+def encode(what: Delivery | Note | Record) -> bytes:
+    """Return the body of a message."""
+    return _encode((FORMAT, what))
+
+
+def decode(body: bytes, kind: type[T], where: str) -> T:
+    """Return what the body of a message says.
+
+    Raises:
+        Unreadable: it is of another format, or damaged.
+    """
+    try:
+        parts = _open(body)
+        held = _format(parts[0])
+        if held == FORMAT:
+            found: T = _decoders[kind](parts[1])
+            return found
+    except (msgspec.MsgspecError, IndexError, UnicodeDecodeError) as error:
+        raise Unreadable(f"{where} is damaged: {error}") from error
+    raise Unreadable(f"{where} is written in format {held}, this EventFlow reads format {FORMAT}")

@@ -1,0 +1,340 @@
+"""The connection: plain requests to JetStream, and what their answers mean.
+
+nats-py's own JetStream client is not used. Its `publish` gives one exception for "full" and for
+"down", and its `publish_async` never answers where a stream is full. Here every answer has one of
+three meanings, and no other module looks at an error code:
+
+    stored    `Stored`: it is durable, or it was there already
+    refused   `Full`, `Duplicated`, `Refused`: the server says no, nothing was stored
+    unknown   asked again under the same id, for `HORIZON_S`; then `EngineUnavailable`
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import nats
+import nats.errors
+
+from eventflow.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+OLDEST_SERVER = (2, 12)
+"""Major and minor of the first server with atomic batches."""
+ANSWER_S = 3.0
+"""How long the server may take for one answer before it is asked again."""
+HORIZON_S = 10.0
+"""How long the same thing is asked for. A stream's leader is chosen anew within 4 to 7 s."""
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 0.5
+
+_STORE_FAILED = 10077
+_NO_RESOURCES = 10023
+_DUPLICATE_IN_BATCH = 10201
+_WRONG_LAST_ID = 10070
+_NOT_FOUND = 10037
+_BAD_REQUEST_STATUS = range(400, 500)
+_NEVER_AN_ID = "ef:none"
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Refused(Exception):
+    """The server says no: nothing was stored. `code` is JetStream's own."""
+
+    def __init__(self, code: int, status: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.status = status
+        self.text = text
+
+
+class Full(Refused):
+    """The stream, or the whole server, has no room for it."""
+
+
+class Duplicated(Refused):
+    """A batch holds an id that the stream knows: none of it was stored."""
+
+
+class Missing(Refused):
+    """There is no such message."""
+
+
+class Stored(NamedTuple):
+    """The answer to a publish."""
+
+    seq: int
+    """Where it stands; of a duplicate, where the first one stood; of a batch, its last one."""
+    duplicate: bool = False
+
+
+class Item(NamedTuple):
+    """One message to publish."""
+
+    subject: str
+    id: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class Message(NamedTuple):
+    """One message of a stream, as it was read there."""
+
+    seq: int
+    subject: str
+    body: bytes
+
+
+class Wire:
+    """One connection to the servers."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.closed = False
+
+    @staticmethod
+    async def connect(url: str) -> Wire:
+        """Connect; later losses are mended by themselves.
+
+        Raises:
+            EngineUnavailable: no server answers there, or an old one.
+        """
+        try:
+            client = await nats.connect(
+                url.split(","),
+                name="eventflow",
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,
+                connect_timeout=5,
+                allow_reconnect=True,
+                error_cb=_ignored,
+                pending_size=64 * 2**20,
+            )
+        except (OSError, nats.errors.Error, TimeoutError) as error:
+            raise EngineUnavailable(f"no NATS server answers at {url} ({error!r})") from error
+        wire = Wire(client)
+        found = client.connected_server_version
+        if (found.major, found.minor) < OLDEST_SERVER:
+            await wire.close()
+            raise EngineUnavailable(
+                f"NATS server {found} at {url}; expected {'.'.join(map(str, OLDEST_SERVER))} or "
+                f"later, which stores batches as a whole. Nothing was sent. Update the servers"
+            )
+        return wire
+
+    async def close(self) -> None:
+        """End the connection."""
+        self.closed = True
+        with suppress(OSError, nats.errors.Error):  # it may be gone already
+            await self.client.close()
+
+    # asking ----------------------------------------------------------------------
+
+    async def ask(self, what: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask JetStream's API.
+
+        Raises:
+            Refused: it said no.
+            EngineUnavailable: no answer in `HORIZON_S`.
+        """
+        payload = b"" if body is None else _encode(body)
+        answer = await self._insist(f"$JS.API.{what}", payload, None)
+        found: dict[str, Any] = answer
+        return found
+
+    async def get(self, stream: str, **which: Any) -> Message | None:
+        """Return one message from the stream's leader, None where there is none."""
+        try:
+            told = await self.ask(f"STREAM.MSG.GET.{stream}", which)
+        except Missing:
+            return None
+        message = told["message"]
+        body = msgspec.convert(message.get("data", ""), bytes, strict=True)
+        return Message(message["seq"], message["subject"], body)
+
+    async def read(self, stream: str, subjects: str, after: int, limit: int) -> list[Message]:
+        """Return up to `limit` messages behind the sequence `after`, in their order.
+
+        Raises:
+            EngineUnavailable: no answer.
+        """
+        inbox = self.client.new_inbox()
+        waiting = await self.client.subscribe(inbox)
+        try:
+            wish = {"seq": after + 1, "batch": limit, "next_by_subj": subjects}
+            await self._publish(f"$JS.API.DIRECT.GET.{stream}", _encode(wish), None, inbox)
+            found: list[Message] = []
+            while True:
+                answer = await waiting.next_msg(timeout=ANSWER_S)
+                headers = answer.headers or {}
+                if "Nats-Sequence" not in headers:  # 204: that was all; 404: there is nothing
+                    return found
+                found.append(
+                    Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], answer.data)
+                )
+        except (nats.errors.Error, TimeoutError) as error:
+            raise EngineUnavailable(f"no answer from {stream} ({error!r})") from error
+        finally:
+            with suppress(nats.errors.Error):
+                await waiting.unsubscribe()
+
+    async def put(self, item: Item) -> Stored:
+        """Publish one message and wait until it is durable.
+
+        Raises:
+            Full, Refused: nothing was stored.
+            EngineUnavailable: unknown, for all of `HORIZON_S`.
+        """
+        headers = {"Nats-Msg-Id": item.id, **item.headers} if item.id else dict(item.headers)
+        told = await self._insist(item.subject, item.body, headers)
+        return Stored(told["seq"], told.get("duplicate", False))
+
+    async def put_all(self, items: Sequence[Item]) -> Stored:
+        """Publish messages of one stream, all or none of them (an atomic batch).
+
+        Raises:
+            Full, Duplicated, Refused: none was stored.
+            EngineUnavailable: unknown. Asked again, what was stored is `Duplicated`.
+        """
+        if len(items) == 1:
+            return await self.put(items[0])
+        batch = self.client._nuid.next().decode()  # noqa: SLF001  # a unique name, as its inboxes have
+        last = len(items)
+        for number, item in enumerate(items[:-1], start=1):
+            headers = {
+                "Nats-Msg-Id": item.id,
+                "Nats-Batch-Id": batch,
+                "Nats-Batch-Sequence": str(number),
+                **item.headers,
+            }
+            await self._publish(item.subject, item.body, headers)
+        item = items[-1]
+        headers = {
+            "Nats-Msg-Id": item.id,
+            "Nats-Batch-Id": batch,
+            "Nats-Batch-Sequence": str(last),
+            "Nats-Batch-Commit": "1",
+            **item.headers,
+        }
+        # Only once: asked again under this name it would be another, broken batch.
+        try:
+            told = _checked(await self._once(item.subject, item.body, headers))
+        except _Unknown as unknown:
+            raise EngineUnavailable(f"no answer to a batch ({unknown})") from unknown
+        return Stored(told["seq"], told.get("duplicate", False))
+
+    async def known(self, subject: str, id: str) -> int | None:
+        """Return where the message with this id stood, None where the stream knows no such id.
+
+        Asked by a publish that can't be stored: its own id is looked at before the id that it
+        expects to be the last one.
+        """
+        headers = {"Nats-Msg-Id": id, "Nats-Expected-Last-Msg-Id": _NEVER_AN_ID}
+        try:
+            told = await self._insist(subject, b"", headers)
+        except Refused as refused:
+            if refused.code == _WRONG_LAST_ID:
+                return None
+            raise
+        return int(told["seq"])
+
+    async def confirm(self, reply: str, word: bytes = b"+ACK") -> None:
+        """Answer a lease, and wait until the server has taken the answer.
+
+        Raises:
+            EngineUnavailable: it did not say so in `HORIZON_S`.
+        """
+        await self._until_answered(lambda: self._once(reply, word, None), reply)
+
+    async def tell(self, subject: str, body: bytes, reply: str = "") -> None:
+        """Publish without an answer."""
+        await self._publish(subject, body, None, reply)
+
+    # inside ----------------------------------------------------------------------
+
+    async def _insist(self, subject: str, body: bytes, headers: dict[str, str] | None) -> Any:
+        async def once() -> Any:
+            return _checked(await self._once(subject, body, headers))
+
+        return await self._until_answered(once, subject)
+
+    async def _until_answered(self, once: Callable[[], Awaitable[Any]], what: str) -> Any:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + HORIZON_S
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await once()
+            except _Unknown as unknown:
+                if self.closed:
+                    raise EngineUnavailable("it is closed") from unknown
+                if loop.time() + pause_s > give_up_at:
+                    raise EngineUnavailable(
+                        f"no answer to {what} in {HORIZON_S:g} s ({unknown})"
+                    ) from unknown
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _once(self, subject: str, body: bytes, headers: dict[str, str] | None) -> Msg:
+        if self.closed:
+            raise EngineUnavailable("it is closed")
+        try:
+            return await self.client.request(subject, body, timeout=ANSWER_S, headers=headers)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            if isinstance(error, nats.errors.MaxPayloadError):
+                raise Refused(0, 400, f"larger than the server's max_payload: {error}") from error
+            raise _Unknown(repr(error)) from error
+
+    async def _publish(
+        self, subject: str, body: bytes, headers: dict[str, str] | None, reply: str = ""
+    ) -> None:
+        if self.closed:
+            raise EngineUnavailable("it is closed")
+        try:
+            await self.client.publish(subject, body, reply=reply, headers=headers)
+        except nats.errors.MaxPayloadError as error:
+            raise Refused(0, 400, f"larger than the server's max_payload: {error}") from error
+        except (nats.errors.Error, OSError) as error:
+            raise EngineUnavailable(f"the NATS connection is down ({error!r})") from error
+
+
+class _Unknown(Exception):
+    """No answer, or one that says nothing about whether it was stored."""
+
+
+def _checked(answer: Msg) -> dict[str, Any]:
+    told: dict[str, Any] = _decode(answer.data)
+    if "error" not in told:
+        return told
+    error = told["error"]
+    code = error.get("err_code", 0)
+    status = error.get("code", 0)
+    text = error.get("description", "")
+    # 10077 is any write that the store refused: only its text says which are for want of room.
+    if (code == _STORE_FAILED and text.startswith("maximum")) or code == _NO_RESOURCES:
+        raise Full(code, status, text)
+    if code == _DUPLICATE_IN_BATCH:
+        raise Duplicated(code, status, text)
+    if code == _NOT_FOUND:
+        raise Missing(code, status, text)
+    if status in _BAD_REQUEST_STATUS and code not in _MAY_PASS:
+        raise Refused(code, status, text)
+    raise _Unknown(f"{code}: {text}")
+
+
+_MAY_PASS = {10158, 10008}
+"""An id that is being stored just now; no leader yet: asked again."""
+
+
+async def _ignored(_: Exception) -> None:
+    """Whoever waits for an answer hears of it: nats-py would print it beside."""

@@ -98,6 +98,22 @@ def test_what_was_parked_at_the_door_says_why() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("wait_us", "said"),
+    [
+        (748, "less than 1 ms"),
+        (5_120, "5.12 ms"),
+        (1_500_000, "1.5 s"),
+        (900_000_000, "15 min"),
+        (7_200_000_000, "2 h"),
+    ],
+)
+def test_a_wait_is_said_in_a_unit_that_fits(wait_us: int, said: str) -> None:
+    row = {"what": "delivery.scheduled", "to": "retrying", "due_at": "noon"}
+    text = sentence(row | {"because": {"wait_us": wait_us}})
+    assert text.endswith(f"it waits in the retry queue until noon ({said})")
+
+
 @pytest.mark.parametrize("row", sorted(set(Row) - SILENT))
 def test_every_row_has_words_of_its_own(row: Row) -> None:
     """Even where a row of the trail holds less than it should, nothing fails."""

@@ -55,3 +55,12 @@ def test_nobody_loads_what_he_does_not_use(code: str, spared: set[str]) -> None:
 
     assert "msgspec" in loaded, "what is certainly used is seen"
     assert loaded & spared == set()
+
+
+@pytest.mark.slow
+def test_a_command_loads_no_node_to_start() -> None:
+    """Each of the commands for daily work waited for SQLite, CEL and a web server first."""
+    loaded = loaded_by("import eventflow.cli.main")
+
+    assert "cyclopts" in loaded, "what is certainly used is seen"
+    assert loaded & {"apsw", "cel", "prompt_toolkit", "starlette", "structlog", "uvicorn"} == set()

@@ -80,7 +80,9 @@ def _span(micros: Any) -> str:
     for size, unit in ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 0.001 else "less than 1 ms"
 
 
 def _failure(row: Mapping[str, Any]) -> str:

@@ -23,13 +23,10 @@ import aiohttp
 import msgspec
 from cyclopts import Parameter
 
-from eventflow.app.stopped import stopped
 from eventflow.cli.node import ANSWER_S, CONNECT_S, DEFAULT_URL, LOST, Node, Token, Url, node_of
 from eventflow.cli.problems import problem_of
 from eventflow.cli.stop import Stop, wrong
 from eventflow.errors import JournalInUse
-from eventflow.web import inside
-from eventflow.web.asgi import make_app
 
 PROBLEM: Final = "application/problem+json"
 OUR_OWN: Final = frozenset({404, 409})
@@ -130,6 +127,9 @@ async def reading(where: Reaches, not_done: str = "nothing was shown") -> AsyncI
         async with _node(node_of(where.url, where.token), not_done) as node:
             yield node
         return
+    from eventflow.app.stopped import stopped  # noqa: PLC0415  # a node: slow to load
+    from eventflow.web.asgi import make_app  # noqa: PLC0415  # a node: slow to load
+
     try:
         async with stopped(Path(where.db)) as door:
             yield _File(where.db, make_app(door), not_done)
@@ -250,6 +250,8 @@ class _File:
     async def _pieces(
         self, method: str, path: str, body: bytes, query: Query
     ) -> AsyncGenerator[bytes]:
+        from eventflow.web import inside  # noqa: PLC0415  # a node: slow to load
+
         async with inside.request(
             self._app, method, path, urlencode(_given(query)), body
         ) as answer:

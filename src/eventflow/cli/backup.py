@@ -13,7 +13,6 @@ from eventflow.cli import tables
 from eventflow.cli.asking import Copies, acting
 from eventflow.cli.printing import printed, put_json
 from eventflow.cli.stop import DONE, Stop, wrong
-from eventflow.engine.embedded.stopped import backup_stopped
 from eventflow.errors import JournalInUse
 
 NAME: Final = "backup"
@@ -57,6 +56,8 @@ def command(
 def _stopped(name: str, db: str, *, as_json: bool) -> int:
     if not name:
         raise wrong("backup --db: expected NAME, where the copy goes. Nothing was written.")
+    from eventflow.engine.embedded.stopped import backup_stopped  # noqa: PLC0415  # a node: slow to load
+
     try:
         written = backup_stopped(Path(db), Path(name))
     except JournalInUse as error:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from eventflow.app import build
 from eventflow.cli.serve import path_of
-from eventflow.config import Settings, load
 from eventflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from eventflow.config import Settings
 
 NAME: Final = "check"
 USAGE: Final = "usage: eventflow check [CONFIG]"
@@ -54,6 +55,9 @@ def checked(path: Path | None) -> Settings:
     Raises:
         ConfigError: there are none, or it can't; all that is wrong at once.
     """
+    from eventflow.app import build  # noqa: PLC0415  # a node: slow to load
+    from eventflow.config import load  # noqa: PLC0415  # a node: slow to load
+
     settings = load(path, environ=os.environ)
     file = "settings" if path is None else str(path)
     try:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from cyclopts import Parameter
 from rich.table import Table
 
-from eventflow.app.doctor import BAD, GOOD, Finding, examine
 from eventflow.cli import tables
 from eventflow.cli.asking import AsJson
 from eventflow.cli.check import checked
@@ -19,7 +18,10 @@ from eventflow.cli.printing import put_json
 from eventflow.cli.serve import path_of
 from eventflow.cli.stop import DONE, FAILED
 from eventflow.cli.which import counted
-from eventflow.config import Settings
+
+if TYPE_CHECKING:
+    from eventflow.app.doctor import Finding
+    from eventflow.config import Settings
 
 NAME: Final = "doctor"
 USAGE: Final = "usage: eventflow doctor [CONFIG] [options]"
@@ -49,6 +51,8 @@ def command(
     json: AsJson = False,
 ) -> int:
     """Print what was found."""
+    from eventflow.app.doctor import BAD  # noqa: PLC0415  # a node: slow to load
+
     settings = checked(path_of(config))
     found = asyncio.run(_all(settings, thorough=thorough))
     if json:
@@ -59,11 +63,15 @@ def command(
 
 
 async def _all(settings: Settings, *, thorough: bool) -> list[Finding]:
+    from eventflow.app.doctor import examine  # noqa: PLC0415  # a node: slow to load
+
     return [one async for one in examine(settings, now_s=time.time(), thorough=thorough)]
 
 
 def _told(found: Sequence[Finding]) -> Iterator[Table | str]:
     yield tables.table(["", "what", "found"], [(one.state, one.what, one.found) for one in found])
+    from eventflow.app.doctor import BAD, GOOD  # noqa: PLC0415  # a node: slow to load
+
     troubles = [one for one in found if one.state != GOOD]
     if not troubles:
         yield "\nNothing is wrong."

@@ -8,7 +8,6 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from eventflow.cli.stop import DONE, Stop
-from eventflow.config.example import example
 
 NAME: Final = "init"
 USAGE: Final = "usage: eventflow init [FILE]"
@@ -30,6 +29,8 @@ def command(
     /,
 ) -> int:
     """Write the file."""
+    from eventflow.config.example import example  # noqa: PLC0415  # every setting: slow to load
+
     path = Path(file)
     try:
         with path.open("x", encoding="utf-8") as out:

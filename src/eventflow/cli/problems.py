@@ -46,9 +46,7 @@ def ending(problem: answers.Problem, node: Node, not_done: str) -> Stop:
                 f"{node.url} {known}; {not_done}. "
                 "Give the secret of one of its [server] tokens with --token or EVENTFLOW_TOKEN."
             )
-        case 403:
-            text = f"{node.url} does not allow this with this token; {not_done}. {problem.detail}"
-        case 429 | 500 | 503 | 400 | 413 | 422:
+        case 400 | 403 | 413 | 422 | 429 | 500 | 503:
             text = f"{node.url}: {problem.detail}"
         case _:
             text = (

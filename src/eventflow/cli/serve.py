@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from eventflow.app import EventFlow
-from eventflow.app.build import imported
-from eventflow.app.serving import run
 from eventflow.cli.stop import DONE, Stop, say, wrong
 from eventflow.errors import ConfigError
-from eventflow.web.server import Server
+
+if TYPE_CHECKING:
+    from eventflow.app import EventFlow
 
 NAME: Final = "serve"
 USAGE: Final = "usage: eventflow serve [CONFIG] [options]"
@@ -51,6 +50,9 @@ def command(
     ] = False,
 ) -> int:
     """Run a node; return its exit status."""
+    from eventflow.app import EventFlow  # noqa: PLC0415  # a node: slow to load
+    from eventflow.app.serving import run  # noqa: PLC0415  # a node: slow to load
+
     if app and config:
         raise wrong("CONFIG and --app: expected one of them, got both. Nothing was started.")
     flow = _of_app(app) if app else EventFlow(path_of(config))
@@ -82,6 +84,9 @@ def path_of(config: str) -> Path | None:
 
 
 def _of_app(name: str) -> EventFlow:
+    from eventflow.app import EventFlow  # noqa: PLC0415  # a node: slow to load
+    from eventflow.app.build import imported  # noqa: PLC0415  # a node: slow to load
+
     found = imported(name, "--app")
     if not isinstance(found, EventFlow):
         raise wrong(f"--app: expected an EventFlow object, got {type(found).__name__} at {name!r}.")
@@ -94,6 +99,8 @@ async def _listen_once(host: str, port: int) -> str:
     Raises:
         ConfigError: it can't be listened on.
     """
+    from eventflow.web.server import Server  # noqa: PLC0415  # a node: slow to load
+
     server = Server(_nobody, host, port)
     address = await server.start()
     await server.stop()

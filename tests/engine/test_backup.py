@@ -55,6 +55,25 @@ async def ids(path: Path) -> set[str]:
         await engine.close()
 
 
+async def test_nobody_else_may_read_the_events(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    """Neither the journal, nor its write-ahead log, nor a copy, whatever the umask."""
+    copy = await backup.write_backup(engine.committer, tmp_path / "copy.db")
+    assert copy.size_bytes
+    names = ("flow.db", "flow.db-wal", "copy.db")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in names] == [0o600] * 3
+
+
+async def test_a_journal_keeps_the_rights_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "shared.db"
+    for _start in range(2):
+        engine = await open_engine(
+            str(path), clock=SystemClock(), draw_bits=Random(1).getrandbits, durability="os"
+        )
+        await engine.close()
+        path.chmod(0o640)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 async def test_is_of_one_moment_while_traffic_goes_on(
     engine: EmbeddedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,7 @@ def rights(path: str, mode: int, *, readable: bool, writable: bool, owner: bool)
         return doubtful(
             what,
             f"{found}: any user of this machine may read the events in it",
-            f"chmod o-rwx {path}, and let the node run with umask 027.",
+            f"chmod o-rwx {path}; the node makes its own files with 0600.",
         )
     return good(what, found)
 

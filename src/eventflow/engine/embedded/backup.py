@@ -20,6 +20,7 @@ from urllib.parse import quote
 import apsw
 import msgspec
 
+from eventflow.engine.embedded.file import make_private
 from eventflow.errors import BackupRefused
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Copying:
     """A copy on its way. Every method is called by the journal's writer."""
 
     def __init__(self, source: apsw.Connection, path: Path) -> None:
+        make_private(str(path))
         self._target = apsw.Connection(str(path))
         for name, value in _QUICK:
             self._target.pragma(name, value)

@@ -6,6 +6,7 @@ SQLite's own exclusive one, which also keeps out programs that know nothing of t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -32,6 +33,7 @@ def connect(path: str, vfs: str | None) -> apsw.Connection:
     """
     if not vfs and path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_private(path)
     connection = apsw.Connection(path, vfs=vfs) if vfs else apsw.Connection(path)
     try:
         connection.set_busy_timeout(0)
@@ -50,6 +52,15 @@ def connect(path: str, vfs: str | None) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def make_private(path: str) -> None:
+    """Make an empty file for this user alone (0600) if none is there: it will hold events.
+
+    SQLite gives its write-ahead log the same rights. A file that is there keeps those it has.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def configure(connection: apsw.Connection, durability: str) -> None:

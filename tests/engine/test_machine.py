@@ -48,6 +48,7 @@ from eventflow.delivery import (
     Row,
 )
 from eventflow.engine.embedded import EmbeddedEngine, cleaning, open_engine
+from eventflow.engine.embedded.committer import SOON_S
 from eventflow.engine.embedded.writer import InlineWriter
 from eventflow.engine.protocol import (
     Act,
@@ -258,6 +259,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(TOPICS), limit=st.integers(1, 6))
     def lease(self, name: str, limit: int) -> None:
         found = self.run(self.engine.lease(topic(name), limit=limit, wait_s=0))
+        self.run(asyncio.sleep(2 * SOON_S))  # until the starts are on record
         for one in found:
             self._take(one, "queued")
             self.model[one.delivery.id].started = not one.delivery.tally.crashes

@@ -7,11 +7,11 @@ for each event on its way in and out.
 
 from __future__ import annotations
 
+from array import array
 from functools import partial
 from typing import TYPE_CHECKING
 
 from eventflow.delivery import COMMON
-from eventflow.engine.embedded.queues import weigh_all
 from eventflow.engine.embedded.records import Accepted, Ended, Sent
 from eventflow.engine.embedded.run import Origin, Run
 from eventflow.engine.embedded.settlement import wake
@@ -45,19 +45,21 @@ class Arrival:
         state: State,
         committer: Committer,
         events: list[Event],
-        ref: str,
-        now: float,
+        weights: array[int],
+        origin: Origin,
         ways: Sequence[Way],
     ) -> Arrival | None:
         """Return the batch with room promised to it, None where it has to go through common."""
         if state.common.depth or sum(len(way.indexes) for way in ways) != len(events):
             return None
-        origin = Origin(0, ref, now)
         runs: list[Run] = []
         for way in ways:
             offsets = way.indexes
-            same = [events[offset] for offset in offsets] if len(ways) > 1 else events
-            size = weigh_all(same)
+            same, heavy = events, weights
+            if len(ways) > 1:
+                same = [events[offset] for offset in offsets]
+                heavy = array("Q", [weights[offset] for offset in offsets])
+            size = sum(heavy)
             for topic in way.topics:
                 queue = state.topic(topic)
                 if not queue.has_room(way.rank, len(same)):
@@ -67,7 +69,7 @@ class Arrival:
                     return None
                 queue.reserved += len(same)
                 state.memory_reserved += size
-                runs.append(Run(queue, 0, origin, offsets, same, way.rank, now, size))
+                runs.append(Run(queue, 0, origin, offsets, same, way.rank, heavy))
         state.passing += len(events)
         first = committer.take_numbers(len(events))
         for run in runs:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+STILL_S = 1.0
+"""How long a fault is told after the last commit that failed, though others succeed."""
 SOON_S = 0.002
 """How long what nobody waits for (that something was started) may wait for a commit to ride in."""
 
@@ -71,6 +73,7 @@ class Committer:
         """Batches of events that nothing needs any more: the next commit deletes them."""
         self.fault: str | None = None
         """Why the last commit failed; None while all is well."""
+        self._failed_s = 0.0
         self.broken = False
         """The file failed in a way that only reopening it mends."""
         self.before_commit: Callable[[Txn], None] | None = None
@@ -228,8 +231,8 @@ class Committer:
         self._busy = False
         if error is None:
             self._row.size_bytes = size
-            if size:
-                self.fault = None  # an empty commit writes nothing, so it proves nothing
+            if size:  # an empty commit writes nothing, so it proves nothing
+                self._recover()
                 self.rows.append(self._row)
                 self.journal_bytes += size
             self._apply(batch)
@@ -271,7 +274,13 @@ class Committer:
             if txn.done is not None and not txn.done.done():
                 txn.done.set_result(None)
 
+    def _recover(self) -> None:
+        """Say that all is well again, unless it has just failed: what is small may still fit."""
+        if self.fault is not None and asyncio.get_running_loop().time() >= self._failed_s + STILL_S:
+            self.fault = None
+
     def _note(self, error: BaseException) -> None:
+        self._failed_s = asyncio.get_running_loop().time()
         if isinstance(error, apsw.FullError):
             self.fault = "the disk is full"
         elif isinstance(error, apsw.Error):

@@ -26,12 +26,12 @@ from eventflow.engine.embedded.queues import (
     BoundedQueue,
     Entry,
     Lane,
-    weigh_all,
+    weights_of,
 )
 from eventflow.engine.embedded.records import Accepted
 from eventflow.engine.embedded.replay import Replay
 from eventflow.engine.embedded.riders import Riders
-from eventflow.engine.embedded.run import Run
+from eventflow.engine.embedded.run import Origin, Run
 from eventflow.engine.embedded.settlement import LOST, Settlement, wake
 from eventflow.engine.embedded.state import State
 from eventflow.engine.embedded.storage import EmbeddedStorage
@@ -63,6 +63,7 @@ from eventflow.policy.priority import frame
 from eventflow.storage.shelf import Shelf
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -197,16 +198,17 @@ class EmbeddedEngine:
         events, keys, now, ways, fallback = batch
         refs = Refs(first_ref(now, self._draw_bits), range(len(events)))
         try:
-            size = self._check_room(events)
+            weights = self._check_room(events)
         except QueueFull:
             if fallback is None:
                 raise
             parked = self._parking.plan(txn, events, keys, refs, now, fallback)
             return Receipts(refs, [Receipt(ref, parked=True) for ref in refs]), parked
-        arrival = Arrival.planned(self.state, self.committer, events, refs[0], now, ways)
+        origin = Origin(0, refs[0], now)
+        arrival = Arrival.planned(self.state, self.committer, events, weights, origin, ways)
         self.state.dedup.remember(keys, refs, now)
         if arrival is None:
-            self._plan_accept(txn, batch, refs, size)
+            self._plan_accept(txn, batch, refs, sum(weights))
             return Receipts(refs), None
         arrival.into(txn)
         txn.undo = partial(self._take_back_arrival, arrival, keys)
@@ -240,8 +242,8 @@ class EmbeddedEngine:
                 answers[key] = Receipt(answers[key].ref, duplicate=True)
         return Receipts((), given), parked
 
-    def _check_room(self, events: Sequence[Event]) -> int:
-        """Return the bytes these events take, having found that all fit."""
+    def _check_room(self, events: Sequence[Event]) -> array[int]:
+        """Return the bytes that each of these events takes, having found that all fit."""
         common = self.state.common
         count = len(events)
         extended = [event for event in events if event.extensions is not None]
@@ -253,13 +255,14 @@ class EmbeddedEngine:
             or room(depth, common.capacity, 2, count - urgent) < count - urgent
         ):
             raise QueueFull(COMMON, common.capacity, retry_after_s=1.0)
-        size = weigh_all(events)
+        weights = weights_of(events)
+        size = sum(weights)
         limit = self.state.plan.memory_limit_bytes
         if self.state.memory_bytes + self.state.memory_reserved + size > limit:
             raise QueueFull(
                 COMMON, common.capacity, 1.0, f"[engine] memory_limit of {limit} bytes is reached"
             )
-        return size
+        return weights
 
     def _plan_accept(self, txn: Txn, batch: Batch, refs: Refs, size: int) -> None:
         state = self.state

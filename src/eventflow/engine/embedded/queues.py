@@ -7,6 +7,7 @@ entry with a greater number, so that entries of a queue are in the order in whic
 from __future__ import annotations
 
 import heapq
+from array import array
 from collections import deque
 from itertools import groupby
 from math import inf
@@ -56,9 +57,9 @@ def weigh(event: Event) -> int:
     return OVERHEAD_BYTES + event.size_bytes
 
 
-def weigh_all(events: Sequence[Event]) -> int:
-    """Return the bytes that events count towards the memory limit together."""
-    return OVERHEAD_BYTES * len(events) + sum(sizes_of(events))
+def weights_of(events: Sequence[Event]) -> array[int]:
+    """Return what each event counts towards the memory limit, in bytes."""
+    return array("Q", [OVERHEAD_BYTES + size for size in sizes_of(events)])
 
 
 class Entry:

@@ -12,11 +12,12 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from eventflow.delivery import Delivery
-from eventflow.engine.embedded.queues import GONE, OUT, Entry, weigh, weigh_all
+from eventflow.engine.embedded.queues import GONE, OUT, Entry
 from eventflow.engine.protocol import Lease
 from eventflow.engine.refs import Refs
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterator, Sequence
 
     from eventflow.engine.embedded.queues import Anchor, BoundedQueue
@@ -57,6 +58,7 @@ class Run:
         "states",
         "taken",
         "until",
+        "weights",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917  # its columns
@@ -67,8 +69,7 @@ class Run:
         offsets: Sequence[int],
         events: Sequence[Event],
         rank: int,
-        entered_at: float,
-        size_bytes: int,
+        weights: array[int],
     ) -> None:
         self.queue = queue
         self.number = number
@@ -77,9 +78,11 @@ class Run:
         """Of each, its place in the accepted batch."""
         self.events = events
         self.rank = rank
-        self.entered_at = entered_at
-        self.size_bytes = size_bytes
-        """What all of them count towards the memory limit."""
+        self.entered_at = origin.accepted_at
+        self.weights = weights
+        """What each counts towards the memory limit, in bytes."""
+        self.size_bytes = sum(weights)
+        """What those that are still part of it count."""
         self.left = len(events)
         """How many are still part of it."""
         self.states = bytearray()
@@ -138,7 +141,7 @@ class Run:
     def _take_out(self, index: int) -> Entry:
         entry = self._entry(index)
         self.end(index, index + 1)
-        self.size_bytes -= weigh(entry.delivery.event)
+        self.size_bytes -= self.weights[index]
         return entry
 
     def end(self, start: int, stop: int) -> None:
@@ -161,13 +164,11 @@ class Run:
         """Return the first so many as a run of their own, and be the rest. Only while it waits."""
         events, self.events = self.events[:count], self.events[count:]
         offsets, self.offsets = self.offsets[:count], self.offsets[count:]
-        size = weigh_all(events)
-        first = Run(
-            self.queue, self.number, self.origin, offsets, events, self.rank, self.entered_at, size
-        )
+        weights, self.weights = self.weights[:count], self.weights[count:]
+        first = Run(self.queue, self.number, self.origin, offsets, events, self.rank, weights)
         self.number += count
         self.left -= count
-        self.size_bytes -= size
+        self.size_bytes -= first.size_bytes
         return first
 
     def stand_again(self, now: float) -> None:

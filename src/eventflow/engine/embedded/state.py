@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from eventflow.delivery import COMMON
 from eventflow.engine.embedded.dedup import Dedup
-from eventflow.engine.embedded.queues import GONE, BoundedQueue, Lane, weigh, weigh_all
+from eventflow.engine.embedded.queues import GONE, BoundedQueue, Lane, weigh
 from eventflow.engine.embedded.run import Run
 from eventflow.engine.protocol import Counts, Kind, Plan, Queue, TopicPlan
 
@@ -97,7 +97,7 @@ class State:
         if count == len(run):
             size = run.size_bytes
         else:
-            size = sum([weigh_all(run.events[at:to]) for at, to in spans])
+            size = sum([sum(run.weights[at:to]) for at, to in spans])
         run.size_bytes -= size
         self.memory_bytes -= size
         for start, stop in spans:

@@ -87,10 +87,10 @@ class Book:
     """Calls under way that change something, by number: which, and what it was given."""
     frozen: bool = False
     """The process is dead: what its tasks still do is nobody's business."""
-    early: list[tuple[Callable[[], bool], Act | None]] = field(default_factory=list)
+    early: list[tuple[Callable[[], bool], Act | str]] = field(default_factory=list)
     """What was said of deliveries before the call that brought them there was answered: of a call
     that moves many, some are moved, run and settled while it still looks for a place for others.
-    Each with the act it settles."""
+    Each with the act it settles, or the id of what was leased."""
     broken: Exception | None = None
     """The first promise that did not hold."""
     _calls: int = 0
@@ -114,9 +114,15 @@ class Book:
             tried = len(self.early)
             self.early = [one for one in self.early if not one[0]()]
         if self.early and not self.open:
-            act = next((act for _, act in self.early if act is not None), None)
-            what = f"{len(self.early)} deliveries" if act is None else _name(act)
+            what = " ".join(sorted(self._behind()))
             raise Broken(f"{what} went on from where no call had brought it")
+
+    def _behind(self) -> set[str]:
+        """Return the ids of deliveries whose latest answers can't be entered yet."""
+        found: set[str] = set()
+        for _, what in self.early:
+            found |= {what} if isinstance(what, str) else {one.id for one in deliveries_of(what)}
+        return found
 
     @property
     def quiet(self) -> bool:
@@ -171,8 +177,9 @@ class Book:
     def leased(self, queue: Queue, held: Sequence[Held]) -> None:
         """Enter what was handed out: each from where it was, at the hop it had."""
         state = "retrying" if queue.kind is Kind.LANE else "queued"
+        behind = self._behind()
         for one in held:
-            if self._leased(state, one):
+            if one.delivery.id not in behind and self._leased(state, one):
                 continue
             if not self.open:
                 known = self.known.get(one.delivery.id)
@@ -181,12 +188,14 @@ class Book:
                 raise Broken(
                     f"{one.delivery.id} was leased at hop {hop} from {state}: it is {where}"
                 )
-            self.early.append((partial(self._leased, state, one), None))
+            self.early.append((partial(self._leased, state, one), one.delivery.id))
 
     def _leased(self, state: str, held: Held) -> bool:
         one = self.known.get(held.delivery.id)
         if one is None or one.spot != (state, held.delivery.hop):
             return False
+        if one.token is not None and any(what == "settle" for what, _ in self.open.values()):
+            return False  # it may have been given back, and that is not answered yet
         one.token, one.delivery = held.token, held.delivery
         return True
 
@@ -353,9 +362,9 @@ class Book:
                         self.discarded.add(one)
                     case _:  # what `accept` lets in has no id yet: see `_check_wholes`
                         break
-        for _, act in self.early:
-            if act is not None:
-                self._can_settle(can, act)
+        for _, settled in self.early:
+            if not isinstance(settled, str):
+                self._can_settle(can, settled)
         return can
 
     def _can_settle(self, can: defaultdict[str, set[Spot]], act: Act) -> None:

@@ -77,6 +77,12 @@ def test_nothing_differs_from_itself(one: Settings) -> None:
     assert applied(one, one) == one
 
 
+def test_a_topic_that_comes_or_goes_is_told_by_its_name() -> None:
+    old = parse("[topics.a]\n" + TOPICS["a"], name="t", environ={})
+    new = parse("[topics.b]\n" + TOPICS["b"], name="t", environ={})
+    assert difference(old, new).live == ("topics.a", "topics.b")
+
+
 def test_a_key_is_told_as_it_is_written() -> None:
     old = parse("[topics.a]\n" + TOPICS["a"], name="t", environ={})
     text = (

@@ -41,7 +41,13 @@ class Difference:
 def difference(old: Settings, new: Settings) -> Difference:
     """Return what is different in `new`."""
     before, after = flat(old), flat(new)
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    named = {_owner(key) for key in before} ^ {_owner(key) for key in after}
+    differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    # Of a topic that has come or gone its name says it all.
+    owners = [_owner(key) for key in differing]
+    keys = dict.fromkeys(
+        owner if owner in named else key for key, owner in zip(differing, owners, strict=True)
+    )
     return Difference(
         tuple(key for key in keys if key not in RESTART),
         tuple(key for key in keys if key in RESTART),
@@ -62,6 +68,13 @@ def applied(old: Settings, new: Settings) -> Settings:
             }
             kept[key.field] = replace(getattr(new, key.field), **fields)
     return replace(new, **kept)
+
+
+def _owner(key: str) -> str:
+    """Return the table with a name that a key is in, or the key itself."""
+    kind, _, rest = key.partition(".")
+    name, _, _ = rest.partition(".")
+    return f"{kind}.{name}" if kind in {"topics", "webhooks"} else key
 
 
 def flat(settings: Settings) -> Mapping[str, Any]:

@@ -68,3 +68,12 @@ def test_the_map_shows_every_folder() -> None:
     folders = {path.name for path in DOCS.iterdir() if path.is_dir()}
 
     assert folders - set(re.findall(r"`([\w-]+)/`", (DOCS / "README.md").read_text())) == set()
+
+
+def test_the_map_shows_every_page() -> None:
+    """But for ADRs, which have an index of their own, and figures, which are written by runs."""
+    linked = set(re.findall(r"\]\(([^)#\s]+)", (DOCS / "README.md").read_text()))
+    pages = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    there = {page for page in pages if not page.startswith(("adr/", "proof/"))}
+
+    assert there - linked == {"README.md"}

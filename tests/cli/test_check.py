@@ -57,6 +57,14 @@ BUILT = {
             "Did you mean 'store'?"
         ),
     ),
+    "no function": (
+        GOOD.replace("store", "__name__"),
+        "[topics.db] handler: expected a function, got 'shop_of_check' at 'shop_of_check:__na",
+    ),
+    "a function of another kind": (
+        GOOD.replace("store", "nothing"),
+        "[topics.db] handler shop_of_check.nothing: it takes no event.",
+    ),
     "an expression that is none": (
         GOOD + '[[routes]]\nmatch = "x.*"\nwhen = "event.data.country =="\ntopics = ["db"]\n',
         "[routes #1] when: expected a CEL expression, got 'event.data.country =='",
@@ -78,13 +86,67 @@ def test_check_finds_what_only_building_shows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "shop_of_check.py").write_text("async def store(event): ...\n")
+    (tmp_path / "shop_of_check.py").write_text(
+        "async def store(event): ...\nasync def nothing(): ...\n"
+    )
     (tmp_path / "eventflow.toml").write_text(text)
 
     assert main(["check", "eventflow.toml"]) == 2
     err = capsys.readouterr().err
     assert says in err
     assert err.startswith("eventflow: eventflow.toml: ["), err
+
+
+APP = """\
+from eventflow import Batch, EventFlow
+
+flow = EventFlow(engine="memory:")
+thing = 7
+
+@flow.topic("db", match="order.*", capacity=50)
+async def store(event): ...
+
+faulty = EventFlow(engine="memory:")
+
+@faulty.topic("db", match="order.*", capcity=50)
+async def store_too(): ...
+
+class Store:
+    def __init__(self, event): ...
+
+wrong = EventFlow(engine="memory:")
+wrong.topic("db", match="order.*")(Store)
+wrong.topic("rows", match="order.*", batch=Batch())(lambda: None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["shop_app_of_check:flow"], 0, "topic    db: a function in Python, capacity 50, "),
+        (["shop_app_of_check:faulty"], 2, "has no setting \"capcity\". Did you mean 'capacity'"),
+        (["shop_app_of_check:wrong"], 2, "Store: expected a function, got a class: a call would"),
+        (["shop_app_of_check:wrong"], 2, "it takes no event.\n    def <lambda>(): ...  "),
+        (["shop_app_of_check:thing"], 2, "--app: expected an EventFlow object, got int at 'shop_"),
+        (["shop_app_of_check:flwo"], 2, "got 'flwo'. Did you mean 'flow'?"),
+        (["shop_app_of_check:flow", "eventflow.toml"], 2, "CONFIG and --app: expected one of them"),
+    ],
+)
+def test_check_looks_at_what_python_makes(
+    words: list[str],
+    status: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shop_app_of_check.py").write_text(APP)
+
+    assert main(["check", "--app", *words]) == status
+    assert says in "".join(capsys.readouterr())
+    assert [path.name for path in tmp_path.glob("*.db*")] == [], "nothing is started"
 
 
 def test_what_init_writes_is_taken_as_it_is(

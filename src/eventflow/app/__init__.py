@@ -2,6 +2,7 @@
 
 eventflow   the public class: topics by decorator, publish, drain, run
 build       from settings to policies, topics, routes and an open engine
+importing   from "module:name" to what it names
 door        what the HTTP door asks of a node
 views       how topics, deliveries and events are shown as JSON
 stopped     the same door over the file of a node that is not running

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from eventflow.app.importing import imported
 from eventflow.config import BatchSettings, Share
 from eventflow.engine.embedded import EmbeddedEngine, open_engine
-from eventflow.errors import ConfigError, did_you_mean
+from eventflow.errors import ConfigError
 from eventflow.flow.handlers import Batch, Handler
 from eventflow.flow.ingress import Rules
 from eventflow.flow.node import Shape, Wanted, plan_of
@@ -107,7 +105,23 @@ def _handler(topic: TopicSettings, function: Callable[..., Any] | None) -> Handl
             raise ConfigError(told) from error
         return _handler_of_sink(sink, topic)
     if function is None:
-        function = imported(topic.handler or "", f"[topics.{topic.name}] handler")
+        return _handler_of_name(topic)
+    return _handler_of_function(function, topic)
+
+
+def _handler_of_name(topic: TopicSettings) -> Handler:
+    """Return the handler that a file names."""
+    name, where = topic.handler or "", f"[topics.{topic.name}] handler"
+    function = imported(name, where)
+    if not callable(function):
+        raise ConfigError([f"{where}: expected a function, got {function!r:.80} at {name!r}."])
+    try:
+        return _handler_of_function(function, topic)
+    except ConfigError as error:
+        raise ConfigError([f"[topics.{topic.name}] {one}" for one in error.problems]) from error
+
+
+def _handler_of_function(function: Callable[..., Any], topic: TopicSettings) -> Handler:
     batch = None if topic.batch is None else _batch(topic.batch)
     executor = topic.executor if topic.executor == "process" else None
     return Handler.of_function(function, executor=executor, batch=batch, timeout_s=topic.timeout_s)
@@ -138,33 +152,6 @@ def topics_of(built: Mapping[str, Built]) -> list[Topic]:
         )
         for name, (one, handler) in built.items()
     ]
-
-
-def imported(name: str, where: str) -> Any:
-    """Return what "module:name" names; modules of the working directory are found too.
-
-    Raises:
-        ConfigError: there is no such module or name, or importing it fails.
-    """
-    module_name, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise ConfigError(
-            [f"{where}: expected a module to import, got {module_name!r}: {why}"]
-        ) from error
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            hint = did_you_mean(part, dir(found))
-            wanted = f"expected a name of module {module_name!r}"
-            raise ConfigError([f"{where}: {wanted}, got {attribute!r}.{hint}"])
-        found = getattr(found, part)
-    return found
 
 
 def routes_of(settings: Settings) -> Router:

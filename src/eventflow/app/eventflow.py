@@ -175,6 +175,15 @@ class EventFlow:
             operators=operators,
         )
 
+    def check(self) -> Settings:
+        """Return the settings, once sure that a node can be built of them. Nothing is opened.
+
+        Raises:
+            ConfigError: they can't be used, or a handler, route or schema can't.
+        """
+        build.wanted_of(self.settings, self._functions)
+        return self.settings
+
     def override(self, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Let values win over file and environment: what a command line says."""
         for table, keys in values.items():

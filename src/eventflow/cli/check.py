@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from eventflow.cli.serve import path_of
+from eventflow.cli.serve import app_of, path_of
+from eventflow.cli.stop import wrong
 from eventflow.errors import ConfigError
 
 if TYPE_CHECKING:
-    from eventflow.config import Settings
+    from eventflow.config import Settings, TopicSettings
 
 NAME: Final = "check"
-USAGE: Final = "usage: eventflow check [CONFIG]"
+USAGE: Final = "usage: eventflow check [CONFIG] [options]"
 SUMMARY: Final = "say all that is wrong with a configuration"
 HELP: Final = """\
 Say all that is wrong with a configuration: each problem with its file, table and key, what was
 expected and what was found. Handlers are imported and routes compiled; nothing is started.
 
 examples:
-  eventflow check              ./eventflow.toml
-  eventflow check shop.toml    another file
+  eventflow check                         ./eventflow.toml
+  eventflow check shop.toml               another file
+  eventflow check --app shop.app:flow     the EventFlow object that Python code makes
 """
 
 
@@ -33,20 +35,31 @@ def command(
         str, Parameter(help="the TOML file; left out: ./eventflow.toml, if there is one")
     ] = "",
     /,
+    *,
+    app: Annotated[
+        str,
+        Parameter(metavar="MODULE:NAME", help="an EventFlow object to check, instead of a file"),
+    ] = "",
 ) -> int:
     """Check a configuration; ConfigError tells what is wrong."""
-    settings = checked(path_of(config))
+    if app and config:
+        raise wrong("CONFIG and --app: expected one of them, got both. Nothing was checked.")
+    settings = app_of(app).check() if app else checked(path_of(config))
     out = [f"warning: {warning}" for warning in settings.warnings]
     out.append(f"engine   {settings.engine.url}, durability {settings.engine.durability}")
     out.append(f"server   http://{settings.server.host}:{settings.server.port}")
     out += [
-        f"topic    {topic.name}: {topic.handler or (topic.sink and topic.sink.type)}, "
+        f"topic    {topic.name}: {_handled_by(topic)}, "
         f"capacity {topic.capacity}, concurrency {topic.concurrency}"
         for topic in settings.topics
     ]
     out.append("The configuration can be used.")
     sys.stdout.write("\n".join(out) + "\n")
     return 0
+
+
+def _handled_by(topic: TopicSettings) -> str:
+    return topic.handler or (topic.sink.type if topic.sink is not None else "a function in Python")
 
 
 def checked(path: Path | None) -> Settings:

@@ -55,7 +55,7 @@ def command(
 
     if app and config:
         raise wrong("CONFIG and --app: expected one of them, got both. Nothing was started.")
-    flow = _of_app(app) if app else EventFlow(path_of(config))
+    flow = app_of(app) if app else EventFlow(path_of(config))
     server: dict[str, Any] = {"host": host or None, "port": port}
     flow.override({"server": {key: value for key, value in server.items() if value is not None}})
     try:
@@ -83,13 +83,15 @@ def path_of(config: str) -> Path | None:
     return None
 
 
-def _of_app(name: str) -> EventFlow:
+def app_of(name: str) -> EventFlow:
+    """Return the EventFlow object that "module:name" names."""
     from eventflow.app import EventFlow  # noqa: PLC0415  # a node: slow to load
-    from eventflow.app.build import imported  # noqa: PLC0415  # a node: slow to load
+    from eventflow.app.importing import imported  # noqa: PLC0415  # a node: slow to load
 
     found = imported(name, "--app")
     if not isinstance(found, EventFlow):
-        raise wrong(f"--app: expected an EventFlow object, got {type(found).__name__} at {name!r}.")
+        got = f"{type(found).__name__} at {name!r}"
+        raise wrong(f"--app: expected an EventFlow object, got {got}. Nothing was started.")
     return found
 
 

@@ -47,6 +47,10 @@ _ASYNC_IN_PROCESS = """\
 handler {name}: an async function runs in the event loop, not in a process.
     async def handler(event): ...   with executor="process"   # wrong
     def handler(event): ...         with executor="process"   # right"""
+_A_CLASS = """\
+handler {name}: expected a function, got a class: a call would make an object, and do nothing.
+    class Handler: ...          with Handler                       # wrong
+    handler = Handler(...)      with its method, or its __call__   # right"""
 _NOT_IMPORTABLE = """\
 handler {name}: a worker process imports the function by its name, and can't find this one.
     executor="process" with a lambda, a method, or a function inside another   # wrong
@@ -137,6 +141,8 @@ class Handler:
         name = name_of(function)
         if not callable(function):
             raise ConfigError([f"handler {name}: expected a function, got {function!r:.80}"])
+        if inspect.isclass(function):
+            raise ConfigError([_A_CLASS.format(name=name)])
         if not timeout_s > 0:
             raise ConfigError([f"handler {name}: timeout: expected above 0 s, got {timeout_s!r}"])
         return cls(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 import threading
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,7 +17,7 @@ from eventflow import AsyncClient, Client, Event, NodeUnavailable
 from eventflow.errors import InvalidEvent, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from pathlib import Path
 
     from eventflow.engine.protocol import Receipt
@@ -232,3 +234,64 @@ class _Served:
     def _join(self) -> None:
         for timer in self._timers:
             timer.join()
+
+
+FORKED = """\
+import os, sys
+from eventflow import Client, Event
+
+client = Client()
+refs = [client.publish(Event(type="order.placed", source="/f", data={"n": 0})).ref]
+read, write = os.pipe()
+child = os.fork()
+for n in range(50):
+    event = Event(type="order.placed", source="/f", data={"n": n})
+    refs.append(client.publish(event).ref)
+    assert client.event(refs[-1])["event"]["id"] == event.id, "an answer of the other process"
+if child == 0:
+    os.write(write, " ".join(refs[1:]).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+refs += os.read(read, 100_000).decode().split()
+print(len(set(refs)))
+"""
+
+
+def test_a_client_made_before_a_fork_serves_both_processes(shop: Shop) -> None:
+    (shop.folder / "forked.py").write_text(FORKED)
+    with shop.serving():
+        done = shop.shell(f"{sys.executable} forked.py")
+    assert (done.stdout, done.stderr) == ("101\n", "")
+
+
+async def test_a_publish_that_is_cancelled_leaves_a_client_that_works(shop: Shop) -> None:
+    """The connection it was on is not used again: its answer would be taken for another's."""
+    events = orders(3_000)
+    with shop.serving():
+        async with AsyncClient(shop.url) as client:
+            await client.publish(orders(1)[0])
+            for delay_s in (0.0, 0.002, 0.01, 0.05):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await client.publish_many(events)
+                one = orders(1)[0]
+                receipt = await client.publish(one)
+                assert receipt.ref is not None
+                assert (await client.event(receipt.ref))["event"]["id"] == one.id
+            receipts = await client.publish_many(events)
+    assert len({receipt.ref for receipt in receipts}) == len(events)
+
+
+async def test_a_stream_that_is_left_leaves_a_client_that_works(shop: Shop) -> None:
+    with shop.serving():
+        async with AsyncClient(shop.url) as client:
+            stream = client.publish_stream(orders(1_500))
+            first = [receipt async for _, receipt in azip(range(10), stream)]
+            stats = await client.stats()
+    assert len({receipt.ref for receipt in first}) == 10
+    assert stats["topics"]["common"]["created"] == 500, "no more than was asked for"
+
+
+async def azip(numbers: Iterable[int], stream: AsyncIterator[Receipt]) -> AsyncIterator[Any]:
+    for number in numbers:
+        yield number, await anext(stream)

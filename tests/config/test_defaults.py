@@ -32,6 +32,7 @@ TOP: dict[str, Any] = {
     "storage.max_size_bytes": 10 * GIB,
     "server.host": "127.0.0.1",
     "server.port": 8_080,
+    "audit.key": None,
     "server.tokens": (),
     "server.max_request_bytes": 8 * MIB,
     "server.drain_s": 20.0,
@@ -169,6 +170,7 @@ def test_every_key_can_be_given() -> None:
         storage = { url = "memory:", max_size = "1GB" }
         server = { host = "::1", port = 0, max_request = "2MiB", drain = "0s" }
         log = { level = "debug", format = "json" }
+        audit = { key = "a-key-of-mine" }
         schemas = { "user.registered" = "schemas/user.json" }
         [common]
         capacity = 1

@@ -145,7 +145,9 @@ class TestExample:
             "SMTP_PASSWORD": "x",
         }
         settings = parse(
-            text, name="example.toml", environ={"SHOP_TOKEN": "1234567890123456", **secrets}
+            text,
+            name="example.toml",
+            environ={"SHOP_TOKEN": "1234567890123456", "AUDIT_KEY": "a-key", **secrets},
         )
 
         assert [token.name for token in settings.server.tokens] == ["shop"]

@@ -20,7 +20,6 @@ WRITTEN = {
     ("storage.url", "nats:*"): ('storage.url = "nats://host:4222"', "[storage] url"),
     ("storage.url", "postgres*:*"): ('storage.url = "postgresql://host/db"', "[storage] url"),
     ("storage.url", None): ('storage.url = "sqlite:other.db"', "[storage] url"),
-    ("audit", None): ('audit.key = "${AUDIT_KEY}"', "[audit]"),
     ("topics.*.rate", None): (EMAIL + 'rate = "50/s"', "[topics.email] rate"),
     ("topics.*.breaker", None): (EMAIL + "breaker = { probes = 3 }", "[topics.email.breaker]"),
     ("topics.*.order", "key"): (EMAIL + 'order = "key"', "[topics.email] order"),

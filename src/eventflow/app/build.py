@@ -238,6 +238,12 @@ def wanted_of(
     return Wanted(shape_of(settings, topics), topics, routes, schemas), built
 
 
+def audit_key_of(settings: Settings) -> bytes | None:
+    """Return what the audit trail is keyed with; None: nothing."""
+    key = settings.audit.key
+    return None if key is None else key.reveal().encode()
+
+
 async def engine_of(
     settings: Settings,
     clock: Clock,
@@ -256,5 +262,6 @@ async def engine_of(
         clock=clock,
         draw_bits=draw_bits,
         durability=settings.engine.durability,
+        audit_key=audit_key_of(settings),
         writer=writer,
     )

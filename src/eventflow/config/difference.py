@@ -20,6 +20,7 @@ RESTART: Final = frozenset({
     "engine.url",
     "engine.durability",
     "storage.url",
+    "audit.key",
     "server.host",
     "server.port",
     "log.level",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SAMPLES: Final = {
+    "audit.key": '"${AUDIT_KEY}"',
     "server.tokens": '[{ name = "shop", role = "publish", secret = "${SHOP_TOKEN}" }]',
     "webhooks.github.scheme": '"github"',
     "webhooks.github.secret": '"${GITHUB_WEBHOOK_SECRET}"',

@@ -82,6 +82,18 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """`[audit]`: the trail of trouble and of operators' acts."""
+
+    key: Annotated[Secret, texts.TOKEN_SECRET] | None = None
+    """What the chain of the trail is keyed with (HMAC-SHA-256), from the next row on.
+
+    Left out: who may write the file can compute all hashes anew. Written as `${NAME}` the key
+    stays out of the file; the same one is needed to verify.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """`tokens`: who may use the HTTP interface, and for what."""
 
@@ -287,6 +299,12 @@ class Settings:
     """What keeps parked and dead deliveries and the audit trail.
 
     Nothing that failed is forgotten.
+    """
+
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    """The trail of trouble and of operators' acts.
+
+    Chained by hashes; with a key of yours nobody else can make such a chain.
     """
 
     server: ServerSettings = field(default_factory=ServerSettings)

@@ -53,7 +53,6 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt("storage.url", ELSEWHERE.instead, "postgres*:*", ' = "postgresql://…"'),
     NotBuilt("storage.url", ELSEWHERE.instead, "nats:*", ' = "nats://…"'),
     ELSEWHERE,
-    NotBuilt("audit", "the audit trail is chained by hashes without a key of yours."),
     NotBuilt("topics.*.rate", "only `concurrency` limits how fast a topic delivers."),
     NotBuilt("topics.*.breaker", "a failing target is called again as `retry` says."),
     NotBuilt(

@@ -24,6 +24,7 @@ import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from eventflow.app import build
 from eventflow.app.eventflow import EventFlow, Surroundings
 from eventflow.config.process import environment
 from eventflow.engine.embedded import open_engine
@@ -69,6 +70,7 @@ def virtual(
             clock=clock,
             draw_bits=draw_bits,
             durability=settings.engine.durability,
+            audit_key=build.audit_key_of(settings),
             writer=writer,
             **engine,
         )

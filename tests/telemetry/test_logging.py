@@ -53,7 +53,7 @@ def test_text_is_time_level_event_and_fields() -> None:
     assert len(at) == len("2026-11-24T12:10:04.113Z")
     assert at.endswith("Z")
     assert rest == (
-        'error   delivery.dead topic=email reason=permanent error="no \\"such\\" user" attempts=5\n'
+        'info    delivery.dead topic=email reason=permanent error="no \\"such\\" user" attempts=5\n'
     )
 
 
@@ -64,7 +64,7 @@ def test_json_is_an_object_a_line() -> None:
 
     assert line.pop("at").endswith("Z")
     assert line == {
-        "level": "error",
+        "level": "info",
         "event": "delivery.dead",
         "topic": "email",
         "attempts": 5,
@@ -101,7 +101,7 @@ def test_a_stack_follows_its_line() -> None:
 def test_what_a_sender_wrote_can_not_steer_a_terminal(hidden: str) -> None:
     for make in (text_of, json_of):
         stream = make()
-        log(names.ATTEMPT_FAILED, topic="email", error=hidden)
+        log(names.STAGE_FAILED, topic="email", error=hidden)
         logging.getLogger("library").warning("%s", hidden)
         lines = stream.getvalue()
 
@@ -113,7 +113,7 @@ def test_what_a_sender_wrote_can_not_steer_a_terminal(hidden: str) -> None:
 
 def test_a_line_break_in_a_value_is_no_line() -> None:
     stream = text_of()
-    log(names.ATTEMPT_FAILED, error="two\nlines")
+    log(names.STAGE_FAILED, error="two\nlines")
     logging.getLogger("library").warning("two\nlines")
 
     assert stream.getvalue().count("\n") == 2
@@ -122,7 +122,7 @@ def test_a_line_break_in_a_value_is_no_line() -> None:
 
 def test_what_json_can_not_hold_is_written_all_the_same() -> None:
     stream = json_of()
-    log(names.ATTEMPT_FAILED, error="half \ud800", topic=object, delay=float("inf"))
+    log(names.STAGE_FAILED, error="half \ud800", topic=object, delay=float("inf"))
 
     assert json.loads(stream.getvalue())["topic"] == "<class 'object'>"
 
@@ -130,10 +130,10 @@ def test_what_json_can_not_hold_is_written_all_the_same() -> None:
 def test_colours_are_for_terminals() -> None:
     terminal = Terminal()
     configure("text", stream=terminal)
-    log(names.DELIVERY_DEAD)
+    log(names.STAGE_FAILED)
     log(names.NODE_STOPPED)
 
-    assert "\x1b[31merror  \x1b[0m delivery.dead" in terminal.getvalue()
+    assert "\x1b[31merror  \x1b[0m stage.failed" in terminal.getvalue()
     assert "info    node.stopped" in terminal.getvalue()
     plain = text_of()
     log(names.DELIVERY_DEAD)
@@ -169,9 +169,9 @@ def test_expressions_that_fail_on_events_do_not_flood_the_log() -> None:
 def test_a_level_leaves_out_what_is_below() -> None:
     stream = text_of(level="warning")
     log(names.NODE_STOPPED)
-    log(names.DELIVERY_PARKED)
+    log(names.THREAD_STUCK)
 
-    assert "delivery.parked" in stream.getvalue()
+    assert "thread.stuck" in stream.getvalue()
     assert "node.stopped" not in stream.getvalue()
 
 
@@ -179,6 +179,7 @@ def test_a_program_with_its_own_logging_gets_readable_lines(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Without `configure`, as in a program that EventFlow is a part of."""
+    caplog.set_level("INFO")
     log(names.DELIVERY_DEAD, topic="email", reason="permanent")
 
     assert caplog.messages == ["delivery.dead topic=email reason=permanent"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eventflow.delivery import Dead, Parked, Place, Reason, Retrying, Row
 from eventflow.telemetry import names
+from eventflow.telemetry.logging import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -73,6 +74,7 @@ class Ledger:
                 self.on_parked(topic)
             elif kind is Dead:
                 self.metrics.count(names.DELIVERIES_DEAD, count, topic, reason)
+                log(names.DELIVERY_DEAD, topic=topic, reason=reason, deliveries=count)
             elif kind is Retrying:
                 overflow = reason == Reason.TOPIC_FULL.value
                 self.metrics.count(names.OVERFLOWS if overflow else names.RETRIES, count, topic)

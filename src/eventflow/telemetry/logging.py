@@ -1,9 +1,9 @@
 """The log: one event a line, with its numbers as fields.
 
-    log(names.DELIVERY_DEAD, topic="email", delivery=delivery.id, reason="permanent")
+    log(names.DELIVERY_DEAD, topic="email", reason="permanent", deliveries=3)
 
-    2026-11-24T12:10:04.113Z error   delivery.dead topic=email delivery=… reason=permanent
-    {"at":"2026-11-24T12:10:04.113Z","level":"error","event":"delivery.dead","topic":"email",…}
+    2026-11-24T12:10:04.113Z info    delivery.dead topic=email reason=permanent deliveries=3
+    {"at":"2026-11-24T12:10:04.113Z","level":"info","event":"delivery.dead","topic":"email",…}
 
 Events go through Python's own `logging`, as logger "eventflow". So a program that EventFlow is a
 part of gets them where it sends its own, as readable text; `configure` is for `eventflow serve`,

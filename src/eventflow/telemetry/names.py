@@ -290,19 +290,13 @@ NODE_STOPPING = LogEvent(
     "node.stopping",
     "info",
     "The doors are closed; running handlers finish within the drain time.",
-    ("signal", "running", "drain_s"),
+    ("running", "drain_s"),
 )
 NODE_STOPPED = LogEvent(
     "node.stopped",
     "info",
     "Nothing runs any more; what was running and did not finish is released.",
     ("released", "unaccounted"),
-)
-JOURNAL_OPENED = LogEvent(
-    "journal.opened",
-    "info",
-    "The journal is open, and what it held is back in its queues.",
-    ("path", "queued", "retrying", "crashed", "took_s"),
 )
 DURABILITY_LOWERED = LogEvent(
     "durability.lowered",
@@ -359,44 +353,12 @@ TOPIC_PAUSED_LOG = LogEvent(
 TOPIC_RESUMED = LogEvent(
     "topic.resumed", "info", "Its deliveries are started again.", ("topic", "by", "why")
 )
-ATTEMPT_FAILED = LogEvent(
-    "attempt.failed",
-    "info",
-    "A handler failed and will be tried again.",
-    ("topic", "delivery", "attempt", "cause", "error", "retry_in_s"),
-)
-DELIVERY_PARKED = LogEvent(
-    "delivery.parked",
-    "warning",
-    "A delivery is in secondary storage and will be tried again.",
-    ("topic", "delivery", "reason", "due_at"),
-)
-DELIVERY_RECOVERED = LogEvent(
-    "delivery.recovered",
-    "info",
-    "A parked delivery is back in its topic queue.",
-    ("topic", "delivery", "reason"),
-)
 DELIVERY_DEAD = LogEvent(
     "delivery.dead",
-    "error",
-    "A delivery is in secondary storage and will not be tried again unless replayed.",
-    ("topic", "delivery", "reason", "cause", "error"),
-)
-FILTER_FAILED = LogEvent(
-    "filter.failed",
-    "warning",
-    "A route's `when` could not be evaluated: it counts as no match.",
-    ("route", "event", "error"),
-)
-STORAGE_REFUSED = LogEvent(
-    "storage.refused",
-    "error",
-    "Secondary storage took nothing: what was meant for it waits in its lane.",
-    ("topic", "error", "deliveries"),
-)
-STORAGE_RESTORED = LogEvent(
-    "storage.restored", "info", "Secondary storage takes deliveries again.", ("after_s",)
+    "info",
+    "Deliveries came to be dead together, for one reason: they are not tried again unless "
+    "replayed. `eventflow groups` shows which, and why.",
+    ("topic", "reason", "deliveries"),
 )
 ENGINE_FAILED = LogEvent(
     "engine.failed",
@@ -404,9 +366,7 @@ ENGINE_FAILED = LogEvent(
     "The engine can't take anything: the doors answer 503.",
     ("error",),
 )
-ENGINE_RESTORED = LogEvent(
-    "engine.restored", "info", "The engine takes events again.", ("after_s",)
-)
+ENGINE_RESTORED = LogEvent("engine.restored", "info", "The engine takes events again.")
 HANDLER_BLOCKED = LogEvent(
     "handler.blocked",
     "error",

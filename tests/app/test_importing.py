@@ -22,6 +22,7 @@ MODULES = {
     "raises": "def f():\n    return undefined\nf()\n",
     "deep": "import json\njson.loads('{')\n",
     "ends": "raise SystemExit(0)\n",
+    "runs": "from eventflow import EventFlow\nflow = EventFlow('nowhere.toml')\nflow.run()\n",
 }
 
 
@@ -106,6 +107,12 @@ def test_a_name_within_a_name_is_found() -> None:
                 MODULE + "'depot.ends': it ended the program while it was "
                 'imported. Put what only a script does under\n    if __name__ == "__main__":'
             ),
+        ),
+        (
+            "depot.runs:flow",
+            MODULE + "'depot.runs': ConfigError: flow.run() is called while module 'depot.runs' is "
+            "only imported for what it names. Put it under `if __name__ == '__main__':` "
+            "(depot/runs.py, line 3)",
         ),
         (
             "depot.app:flwo",

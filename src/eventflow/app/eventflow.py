@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from eventflow.app import build
 from eventflow.app.door import Door
+from eventflow.app.importing import refuse_while_importing
 from eventflow.app.live import Live, of_settings
 from eventflow.clock import Clock, SystemClock
 from eventflow.config import Settings, parse
@@ -363,9 +364,11 @@ class EventFlow:
         """Serve until SIGTERM or Ctrl-C: the node and its HTTP door. For the end of a script.
 
         Raises:
+            ConfigError: the module is only imported, by `--app` or for its handlers.
             SystemExit: it could not be started (2: the settings can't be used) or has failed (1);
                 the reason is on stderr.
         """
+        refuse_while_importing()
         from eventflow.app.serving import run  # noqa: PLC0415  # needs this class
 
         try:

@@ -7,16 +7,33 @@ import pkgutil
 import re
 import sys
 import traceback
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
 from eventflow.errors import ConfigError, did_you_mean
 
 _NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_RUNS: Final = (
+    "flow.run() is called while module {name!r} is only imported for what it names. "
+    "Put it under `if __name__ == '__main__':`"
+)
 _ENDED: Final = (
     "it ended the program while it was imported. Put what only a script does under\n"
     '    if __name__ == "__main__":'
 )
+
+_importing: ContextVar[str] = ContextVar("eventflow_importing", default="")
+
+
+def refuse_while_importing() -> None:
+    """Make sure that no node is run by a module that is only imported for what it names.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if _importing.get():
+        raise ConfigError([_RUNS.format(name=_importing.get())])
 
 
 def imported(name: str, where: str) -> Any:
@@ -38,11 +55,14 @@ def imported(name: str, where: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    imports = _importing.set(module_name)
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         got = f"got {module_name!r}: {_why(error, module_name)}"
         raise ConfigError([f"{where}: expected a module to import, {got}"]) from error
+    finally:
+        _importing.reset(imports)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):

@@ -34,7 +34,7 @@ ROOMS = {
     "nats": {"engine"},
     "prometheus_client": {"telemetry"},
     "rich": {"cli", "quickstart"},
-    "psycopg": {"sinks"},
+    "psycopg": {"sinks", "storage"},
     "sqlalchemy": {"sinks"},
     "sqlite3": {"sinks", "quickstart"},  # engines and storage: apsw, whose SQLite is current
     "standardwebhooks": {"quickstart"},

@@ -127,6 +127,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
         "engine": names(EXTRAS["nats"]),
         "quickstart": names(EXTRAS["quickstart"]),
         "sinks": names(EXTRAS["postgres"]) | names(EXTRAS["smtp"]),
+        "storage": names(EXTRAS["postgres"]),
         "testing": names(EXTRAS["dev"]),
     }
     used: set[str] = set()

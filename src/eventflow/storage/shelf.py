@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from eventflow.delivery import Attempt
-from eventflow.errors import UnknownName
 from eventflow.event import from_parts
 from eventflow.policy.glob import Glob
 from eventflow.storage import bulk, rows
+from eventflow.storage.columns import (
+    COLUMNS,
+    STATES,
+    columns_of,
+    cursor,
+    event_key,
+    group_of,
+    position,
+)
 from eventflow.storage.protocol import Filter, Group, Kept, Page
 
 if TYPE_CHECKING:
@@ -23,19 +30,14 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from eventflow.event import Event
 
-_COLUMNS = (
-    *("id", "ref", "topic", "hop", "state", "reason", "cause", "fingerprint"),
-    *("type", "event_key", "wake_at_us", "since_us", "size_bytes", "search"),
-)
 _KEEP = f"""
-INSERT INTO kept ({", ".join(_COLUMNS)}, body)
-SELECT {", ".join(f"value->>{i}" for i, _ in enumerate(_COLUMNS, 2))},
+INSERT INTO kept ({", ".join(COLUMNS)}, body)
+SELECT {", ".join(f"value->>{i}" for i, _ in enumerate(COLUMNS, 2))},
        substr(?2, value->>0, value->>1)
 FROM jsonb_each(?1) WHERE true
 ON CONFLICT (id) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in (*_COLUMNS[3:], "body"))}
+    {", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS[3:], "body"))}
 WHERE excluded.hop > kept.hop
 """  # noqa: S608  # made of the constants above
 _HOPS = """
@@ -107,11 +109,6 @@ FROM (
     GROUP BY topic, reason, fingerprint ORDER BY total DESC, last_us DESC LIMIT :limit) AS g
 """
 
-_STATES = ("parked", "dead")
-_NO_ATTEMPT = Attempt(0.0, 0.0, "")
-_SEPARATOR = "\x1f"
-_CURSOR = re.compile(r"([0-9a-f]{1,15})-([0-9a-f]{1,15})")
-
 
 class Shelf:
     """The table `kept`, and the settings made at run time.
@@ -128,7 +125,7 @@ class Shelf:
 
     def keep(self, items: Sequence[Kept]) -> None:
         """Hold these deliveries; what is held with the same or a greater hop stays as it is."""
-        for piece in bulk.pieces((_columns(kept), rows.encode(kept.delivery)) for kept in items):
+        for piece in bulk.pieces((columns_of(kept), rows.encode(kept.delivery)) for kept in items):
             self._connection.execute(_KEEP, piece)
 
     def forget(self, pairs: Sequence[tuple[str, int]]) -> list[bool]:
@@ -190,7 +187,7 @@ class Shelf:
     def find_event(self, source: str, id: str) -> list[Kept]:
         """Return what is held of the events with this source and id, of whichever ref."""
         source, id = bulk.storable(source), bulk.storable(id)
-        key = _event_key(from_parts(id, source, ""))
+        key = event_key(from_parts(id, source, ""))
         found = self._fetch(self._json(_BY_EVENT, (key,)))
         return [k for k in found if (k.delivery.event.source, k.delivery.event.id) == (source, id)]
 
@@ -209,7 +206,7 @@ class Shelf:
         found = self._pick(which, limit + 1, after=after)
         items = self._fetch((number, size) for _, number, _, size in found[:limit])
         more = len(found) > limit
-        return Page(tuple(items), "{:x}-{:x}".format(*found[limit - 1]) if more else None)
+        return Page(tuple(items), cursor(*found[limit - 1][:2]) if more else None)
 
     def along(
         self, which: Filter, after: str | None = None, limit: int = 200
@@ -249,7 +246,7 @@ class Shelf:
         found.sort(reverse=True)
         largest = found[:limit]
         newest = self._fetch((number, 0) for *_, number in largest)
-        return [_group(line, kept) for line, kept in zip(largest, newest, strict=True)]
+        return [group_of(line, kept) for line, kept in zip(largest, newest, strict=True)]
 
     def totals(self) -> dict[tuple[str, str], tuple[int, int]]:
         """Count what is held: deliveries and bytes, by topic and state."""
@@ -290,7 +287,7 @@ class Shelf:
         for where, values in self._wheres(which):
             bound = values | {"limit": -1 if limit is None else limit}
             if after is not None:
-                bound["since_us"], bound["number"] = _position(after)
+                bound["since_us"], bound["number"] = position(after)
             sql = _PICK.format(
                 columns="since_us, number, id, size",
                 index=_index(which),
@@ -308,7 +305,7 @@ class Shelf:
         """
         clauses, values = self._clauses(which)
         where = " AND ".join(["state = :state", *clauses])
-        states = (which.state,) if which.state else _STATES
+        states = (which.state,) if which.state else STATES
         return [(where, values | {"state": state}) for state in states]
 
     def _any_state(self, which: Filter) -> tuple[str, dict[str, Any]]:
@@ -356,58 +353,6 @@ class Shelf:
 _BEHIND = "(since_us, number) < (:since_us, :number)"
 
 
-def _columns(kept: Kept) -> tuple[Any, ...]:
-    delivery = kept.delivery
-    event = delivery.event
-    last = delivery.history[-1] if delivery.history else _NO_ATTEMPT
-    return (
-        delivery.id,
-        delivery.ref,
-        delivery.topic,
-        delivery.hop,
-        kept.state,
-        delivery.reason or "",
-        last.cause,
-        last.fingerprint,
-        event.type,
-        _event_key(event),
-        _wake_at_us(kept) if kept.state == "parked" else None,
-        rows.micros(kept.since),
-        kept.size_bytes,
-        _SEPARATOR.join((event.id, event.source, event.subject or "", last.error)).casefold(),
-    )
-
-
-def _event_key(event: Event) -> int:
-    """Return half the event's key as SQLite's integer: few share it, and it is a small index."""
-    return int.from_bytes(event.key_bytes[:8], "big", signed=True)
-
-
-def _wake_at_us(kept: Kept) -> int:
-    """Return when recovery has to look at a parked delivery: it is due, or it expires."""
-    due = kept.since if kept.delivery.due_at is None else kept.delivery.due_at
-    expires = kept.delivery.expires_at
-    return rows.micros(due if expires is None else min(due, expires))
-
-
-def _group(line: list[Any], newest: Kept) -> Group:
-    count, last_us, first_us, _ = line
-    delivery = newest.delivery
-    last = delivery.history[-1] if delivery.history else _NO_ATTEMPT
-    return Group(
-        topic=delivery.topic,
-        state=newest.state,
-        reason=delivery.reason or "",
-        cause=last.cause,
-        fingerprint=last.fingerprint,
-        count=count,
-        error=last.error,
-        first_at=rows.seconds(first_us),
-        last_at=rows.seconds(last_us),
-        example=delivery.id,
-    )
-
-
 def _index(which: Filter) -> str:
     """Return the index that serves a listing. Said aloud: SQLite guesses without statistics."""
     if which.ids:
@@ -415,13 +360,6 @@ def _index(which: Filter) -> str:
     if which.topic and which.reason and which.fingerprint:
         return "kept_alike"
     return "kept_listed"
-
-
-def _position(cursor: str) -> tuple[int, int]:
-    match = _CURSOR.fullmatch(cursor)
-    if match is None:
-        raise UnknownName("cursor", cursor)
-    return int(match[1], 16), int(match[2], 16)
 
 
 def _glob(pattern: str) -> str:

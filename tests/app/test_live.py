@@ -77,6 +77,8 @@ class TestReload:
                 assert found.live == ("topics.work.concurrency", "topics.work.timeout")
                 assert found.restart == ("server.port",)
                 assert flow.settings.server.port == 1
+                verdict = await flow.door.verify()
+                assert (verdict.ok, verdict.rows) == (True, 1)
                 assert (await shown(flow))["concurrency"] == 7
                 assert flow.flow.topics["work"].concurrency == 7
 

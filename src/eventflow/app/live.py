@@ -12,6 +12,7 @@ from eventflow.app import build
 from eventflow.clock import rfc3339
 from eventflow.config.difference import Difference, applied, difference
 from eventflow.errors import ConfigError, Orphaned
+from eventflow.storage.protocol import Actor
 from eventflow.web.webhooks import compile_webhooks
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from eventflow.app.door import Door
     from eventflow.config import Settings
     from eventflow.flow.node import Flow
-    from eventflow.storage.protocol import Actor
 
     Values = Mapping[str, Any]
     Read = Callable[[Mapping[str, Values]], Settings]
     """Given operators' overrides by topic, reads file and environment anew."""
 
+BY_FILE = Actor("the node", "its file was read again")
 FIXED = ("handler", "sink", "executor", "batch", "match")
 """Keys of a topic that only the file may change: what it does, and with what."""
 _OURS = ("paused", "set")
@@ -86,7 +87,13 @@ class Live:
         """
         async with self._flow.changing:
             new = self._read(await self._overrides())
-            return await self._become(new, _nothing)
+            found = difference(self.settings, new)
+
+            async def record() -> None:
+                if found.live:
+                    await self._flow.tools.storage.reconfigured(found.live, BY_FILE)
+
+            return await self._become(new, record)
 
     async def override(self, topic: str, patch: Values, by: Actor) -> None:
         """Let settings of a topic win over the file, from now on and over restarts. Audited.
@@ -152,7 +159,3 @@ class Live:
         self._built, self.settings = built, settings
         self._door.become(settings, webhooks)
         return found
-
-
-async def _nothing() -> None:
-    """A change that the file itself records."""

@@ -10,7 +10,7 @@ from eventflow.delivery import Delivery, Reason, Row, Tally
 from eventflow.storage.rows import kept_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from eventflow.storage.protocol import Actor, Kept
 
@@ -69,4 +69,15 @@ def override_row(
         "by": by.name,
         "why": by.why,
         "to": None if values is None else dict(values),
+    }
+
+
+def settings_row(changed: Sequence[str], now: float, by: Actor) -> dict[str, Any]:
+    """Return the row of the trail for a configuration that was read again."""
+    return {
+        "at": now,
+        "what": "settings.applied",
+        "by": by.name,
+        "why": by.why,
+        "changed": list(changed),
     }

@@ -199,6 +199,10 @@ class Storage(Protocol):
         """Keep settings made at run time for `topic`; None forgets them. Audited."""
         ...
 
+    async def reconfigured(self, changed: Sequence[str], by: Actor) -> None:
+        """Enter into the trail that these keys of the configuration were changed."""
+        ...
+
     async def overrides(self) -> Mapping[str, Mapping[str, Any]]:
         """Return the settings made at run time, by topic."""
         ...

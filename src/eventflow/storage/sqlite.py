@@ -22,7 +22,7 @@ import msgspec
 from eventflow.delivery import Row
 from eventflow.errors import EventFlowError, StorageUnavailable
 from eventflow.storage import schema
-from eventflow.storage.acts import act_row, override_row, replayed
+from eventflow.storage.acts import act_row, override_row, replayed, settings_row
 from eventflow.storage.audit import AuditLog, Head
 from eventflow.storage.protocol import Filter, Usage, Verdict
 from eventflow.storage.rows import micros
@@ -301,6 +301,10 @@ class SqliteStorage:
             self._audit.append([row])
 
         await self._do(act)
+
+    async def reconfigured(self, changed: Sequence[str], by: Actor) -> None:
+        row = settings_row(changed, self._clock.now_s(), by)
+        await self._do(lambda: self._audit.append([row]))
 
     def usage(self) -> Usage:
         return Usage(self._used_bytes, self._max_bytes)

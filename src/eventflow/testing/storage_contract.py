@@ -386,6 +386,7 @@ class Acts(_Bench):
 
     async def test_settings_made_at_run_time_stay(self, opening: Opening) -> None:
         async with opening() as storage:
+            await storage.reconfigured(["topics.email.capacity"], SOMEBODY)
             await storage.override("email", {"capacity": 1}, SOMEBODY)
             await storage.override("email", {"capacity": 2}, SOMEBODY)
             await storage.override("db", {"paused": True}, SOMEBODY)
@@ -393,7 +394,7 @@ class Acts(_Bench):
             assert await storage.overrides() == {"db": {"paused": True}, "email": {"capacity": 2}}
             await storage.override("db", None, SOMEBODY)
             assert await storage.overrides() == {"email": {"capacity": 2}}
-            assert (await storage.verify()).rows == 4
+            assert (await storage.verify()).rows == 5
 
     async def test_each_node_has_a_chain_and_all_hold(self, opening: Opening) -> None:
         async with opening(chain="n1") as one, opening(chain="n2") as two:

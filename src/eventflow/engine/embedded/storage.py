@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventflow.delivery import Row
-from eventflow.storage.acts import act_row, override_row, replayed
+from eventflow.storage.acts import act_row, override_row, replayed, settings_row
 from eventflow.storage.audit import Head
 from eventflow.storage.protocol import Filter, Kept, Page, Usage, Verdict
 
@@ -160,6 +160,10 @@ class EmbeddedStorage:
             desk.change.audit.append(row)
 
         await self._do(act)
+
+    async def reconfigured(self, changed: Sequence[str], by: Actor) -> None:
+        row = settings_row(changed, self._clock.now_s(), by)
+        await self._do(lambda desk: desk.change.audit.append(row))
 
     def usage(self) -> Usage:
         return Usage(self._state.storage_bytes, self._state.plan.storage_max_bytes)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from eventflow.delivery import Row
-from eventflow.storage.acts import act_row, override_row, replayed
+from eventflow.storage.acts import act_row, override_row, replayed, settings_row
 from eventflow.storage.audit import Check, Head
 from eventflow.storage.columns import STATES
 from eventflow.storage.postgres import trail
@@ -272,6 +272,12 @@ class PostgresStorage:
         told = override_row(topic, values, self._clock.now_s(), by)
         async with self._shelf() as (connection, shelf):
             await shelf.set_override(topic, values)
+            await trail.append(connection, self._chain, self._key, [told])
+
+    async def reconfigured(self, changed: Sequence[str], by: Actor) -> None:
+        """Enter into the trail that these keys of the configuration were changed."""
+        told = settings_row(changed, self._clock.now_s(), by)
+        async with self._link.transaction() as connection:
             await trail.append(connection, self._chain, self._key, [told])
 
     async def overrides(self) -> Mapping[str, Mapping[str, Any]]:

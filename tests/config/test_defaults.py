@@ -24,6 +24,9 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 TOP: dict[str, Any] = {
     "engine.url": "sqlite:eventflow.db",
+    "engine.replicas": 3,
+    "engine.monitor": "",
+    "engine.node": "",
     "engine.durability": "fsync",
     "engine.memory_limit_bytes": 512 * MIB,
     "engine.history_max": 100_000,
@@ -138,6 +141,16 @@ def test_of_a_batch() -> None:
     assert topic.batch == BatchSettings() == BatchSettings(max=500, linger_s=0.02)
 
 
+def test_storage_beside_servers_is_a_file_of_its_own() -> None:
+    settings = parse('engine.url = "nats://a:4222,nats://b:4222"', name="", environ={})
+    elsewhere = parse('engine.url = "nats://a"\nstorage.url = "sqlite:x.db"', name="", environ={})
+
+    assert settings.engine.on_servers
+    assert settings.engine.path is None
+    assert settings.storage.path == Path("eventflow-storage.db")
+    assert elsewhere.storage.path == Path("x.db")
+
+
 def test_storage_is_where_the_engine_is() -> None:
     settings = parse('engine.url = "sqlite:/var/lib/shop.db"', name="", environ={})
 
@@ -163,6 +176,9 @@ def test_every_key_can_be_given() -> None:
     """A file with each setting at another value than its default."""
     text = """
         engine.url = "memory:"
+        engine.replicas = 5
+        engine.monitor = "http://127.0.0.1:8222"
+        engine.node = "n1"
         engine.durability = "os"
         engine.memory_limit = "1GiB"
         engine.history_max = 0

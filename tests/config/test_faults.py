@@ -533,20 +533,22 @@ FAULTS = {
     "SQLite in another way": Fault(
         '[engine]\nurl = "sqlite:///shop.db"',
         (
-            f'{FILE}: [engine] url: expected "memory:" or "sqlite:PATH", got "sqlite:///shop.db"; '
+            f'{FILE}: [engine] url: expected "memory:", "sqlite:PATH" or "nats://HOST:PORT", '
+            'got "sqlite:///shop.db"; '
             'write "sqlite:shop.db"?'
         ),
     ),
     "SQLite in memory": Fault(
         '[engine]\nurl = "sqlite::memory:"',
         (
-            f'{FILE}: [engine] url: expected "memory:" or "sqlite:PATH", got "sqlite::memory:"; '
+            f'{FILE}: [engine] url: expected "memory:", "sqlite:PATH" or "nats://HOST:PORT", '
+            'got "sqlite::memory:"; '
             'write "memory:"?'
         ),
     ),
     "an engine unheard of": Fault(
         '[engine]\nurl = "redis://localhost"',
-        f'{FILE}: [engine] url: expected "memory:" or "sqlite:PATH", got "redis://localhost"',
+        f'{FILE}: [engine] url: expected "memory:", "sqlite:PATH" or "nats://HOST:PORT", got "redis://localhost"',
     ),
     "a host with its port": Fault(
         server('host = "localhost:8080"'),

@@ -15,7 +15,6 @@ SINK = '[topics.email]\nmatch = "**"\n[topics.email.sink]\n'
 
 # One faulty file for each line of the table: what is written, and where the message says it stands.
 WRITTEN = {
-    ("engine.url", "nats:*"): ('engine.url = "nats://host:4222"', "[engine] url"),
     ("engine.url", "postgres*:*"): ('engine.url = "postgresql+psycopg://host/db"', "[engine] url"),
     ("storage.url", "nats:*"): ('storage.url = "nats://host:4222"', "[storage] url"),
     ("storage.url", "postgres*:*"): ('storage.url = "postgresql://host/db"', "[storage] url"),
@@ -40,10 +39,12 @@ def test_it_is_refused_once_and_says_what_holds_instead(entry: NotBuilt) -> None
 def test_a_variable_that_names_it_is_read_first() -> None:
     """The value of the variable is what is refused, and is not shown."""
     with pytest.raises(ConfigError) as caught:
-        parse('engine.url = "${URL}"', name="eventflow.toml", environ={"URL": "nats://host"})
+        parse(
+            'engine.url = "${URL}"', name="eventflow.toml", environ={"URL": "postgresql://host/db"}
+        )
 
     (problem,) = caught.value.problems
-    assert problem.startswith('eventflow.toml: [engine] url = "nats://…" is not available')
+    assert problem.startswith('eventflow.toml: [engine] url = "postgresql://…" is not available')
 
 
 def test_what_is_built_has_no_line() -> None:

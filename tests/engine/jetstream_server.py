@@ -67,8 +67,12 @@ def binary() -> str:
 class Server:
     """A running nats-server whose data outlive it: `start` goes on with what is there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, port: int = -1, sync: bool = True) -> None:
+        """A port of -1 is any that is free; without `sync` it answers before it has synced."""
         self._folder = folder
+        self._port = port
+        self._sync = "always" if sync else "2m"
+        self.monitor = ""
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
@@ -82,11 +86,12 @@ class Server:
         config.write_text(
             f"""
             host: 127.0.0.1
-            port: -1                                # any that is free
+            port: {self._port}
+            http: 127.0.0.1:-1
             ports_file_dir: {json.dumps(str(self._folder))}
             jetstream {{
               store_dir: {json.dumps(str(self._folder / "streams"))}
-              sync_interval: always
+              sync_interval: {self._sync}
             }}
             """
         )
@@ -103,7 +108,8 @@ class Server:
                     f"nats-server does not listen:\n{(self._folder / 'nats.log').read_text()}"
                 )
             time.sleep(0.01)
-        self.url = json.loads(ports.read_text())["nats"][0]
+        told = json.loads(ports.read_text())
+        self.url, self.monitor = told["nats"][0], told["monitoring"][0]
 
     def kill(self) -> None:
         """End it as a crash would: this one process, at once."""

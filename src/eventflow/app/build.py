@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from eventflow.app.importing import imported
 from eventflow.config import BatchSettings, Share
-from eventflow.engine.embedded import EmbeddedEngine, open_engine
 from eventflow.errors import ConfigError
 from eventflow.flow.handlers import Batch, Handler
 from eventflow.flow.ingress import Rules
@@ -24,9 +23,7 @@ from eventflow.sinks.base import BatchSink
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from eventflow.clock import Clock
     from eventflow.config import Settings, TopicSettings
-    from eventflow.engine.embedded.writer import Writer
     from eventflow.sinks.base import AnySink
 
 T = TypeVar("T")
@@ -242,26 +239,3 @@ def audit_key_of(settings: Settings) -> bytes | None:
     """Return what the audit trail is keyed with; None: nothing."""
     key = settings.audit.key
     return None if key is None else key.reveal().encode()
-
-
-async def engine_of(
-    settings: Settings,
-    clock: Clock,
-    draw_bits: Callable[[int], int],
-    writer: Callable[[], Writer],
-) -> EmbeddedEngine:
-    """Open the engine that the settings name.
-
-    Raises:
-        JournalInUse: another process has it open.
-        JournalUnreadable: it is damaged, or of another version.
-    """
-    path = settings.engine.path
-    return await open_engine(
-        ":memory:" if path is None else str(path),
-        clock=clock,
-        draw_bits=draw_bits,
-        durability=settings.engine.durability,
-        audit_key=audit_key_of(settings),
-        writer=writer,
-    )

@@ -22,10 +22,10 @@ from eventflow.web.webhooks import compile_webhooks
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+    from eventflow.app.engines import AnyEngine
     from eventflow.app.live import Live
     from eventflow.config import Settings
     from eventflow.config.settings import Token
-    from eventflow.engine.embedded import EmbeddedEngine
     from eventflow.engine.embedded.backup import Written
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
@@ -41,7 +41,7 @@ BATCH = 500
 class Door:
     """A node, as its HTTP door sees it."""
 
-    def __init__(self, flow: Flow, settings: Settings, engine: EmbeddedEngine) -> None:
+    def __init__(self, flow: Flow, settings: Settings, engine: AnyEngine) -> None:
         self._flow = flow
         self._settings = settings
         self._engine = engine
@@ -56,11 +56,11 @@ class Door:
         self._clock = flow.tools.clock
         self._metrics = flow.tools.metrics
         self._started_at = self._clock.now_s()
-        in_memory = settings.engine.path is None
-        self.durability = "memory" if in_memory else settings.engine.durability
-        self._metrics.inform(names.DURABILITY, "embedded", self.durability)
+        self.durability = engine.durability
+        kind = "jetstream" if settings.engine.on_servers else "embedded"
+        self._metrics.inform(names.DURABILITY, kind, self.durability)
         self._metrics.read(self._gauges)
-        engine.committer.on_commit = self._committed
+        engine.watch(self._committed)
 
     def become(self, settings: Settings, webhooks: Mapping[str, Webhook]) -> None:
         """Be configured otherwise from now on: tokens, limits, webhooks, what is shown."""
@@ -169,7 +169,7 @@ class Door:
         return {
             "as_of": rfc3339(now),
             "since": rfc3339(census.since),
-            "exact": True,  # engine and storage are one file
+            "exact": not self._settings.engine.on_servers,  # else engine and storage are one file
             "durability": self.durability,
             "accepted": census.topics[COMMON].created,
             "unaccounted": census.unaccounted,

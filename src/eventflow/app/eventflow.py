@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from eventflow.app import build
+from eventflow.app import build, engines
 from eventflow.app.door import Door
 from eventflow.app.importing import refuse_while_importing
 from eventflow.app.live import Live, of_settings
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from eventflow.app.engines import AnyEngine
     from eventflow.config.difference import Difference
-    from eventflow.engine.embedded import EmbeddedEngine
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
     from eventflow.flow.handlers import Batch, Handler
@@ -49,7 +49,7 @@ class Surroundings:
         random_source: random.Random | None = None,
         environ: Mapping[str, str] | None = None,
         writer: Callable[[], Writer] = ThreadWriter,
-        engine: Callable[..., Any] = build.engine_of,
+        engine: Callable[..., Any] = engines.engine_of,
         handler: Callable[[str, Handler], Handler] | None = None,
     ) -> None:
         self.clock: Clock = SystemClock() if clock is None else clock
@@ -57,7 +57,7 @@ class Surroundings:
         self.variables = environment() if environ is None else environ
         self.writer = writer
         self.engine = engine
-        """Opens the engine: called as `build.engine_of` is."""
+        """Opens the engine: called as `engines.engine_of` is."""
         self.handler = handler
         """Given a topic's name and handler, returns the handler to run: for simulations."""
 
@@ -67,7 +67,8 @@ class EventFlow:
 
     Args:
         config: A TOML file, or `Settings`. Without it: the defaults and the environment.
-        engine: Where the queues are kept: "sqlite:PATH" or "memory:". Wins over `config`.
+        engine: Where the queues are kept: "sqlite:PATH", "memory:" or "nats://HOST:PORT". Wins
+            over `config`.
         surroundings: Time, chance and environment; for tests.
 
     Raises:
@@ -93,7 +94,7 @@ class EventFlow:
         self._text: str | None = None
         """What the file said when it was read last and could be used."""
         self._settings: Settings | None = config if isinstance(config, Settings) else None
-        self._engine: EmbeddedEngine | None = None
+        self._engine: AnyEngine | None = None
         self._flow: Flow | None = None
         self._door: Door | None = None
 
@@ -197,6 +198,7 @@ class EventFlow:
 
         Raises:
             ConfigError: the settings can't be used.
+            EngineUnavailable: no NATS server answers.
             JournalInUse: another process has the journal open.
             JournalUnreadable: the journal is damaged, or of another version.
         """

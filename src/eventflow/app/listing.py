@@ -13,7 +13,7 @@ from eventflow.storage.rows import kept_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from eventflow.engine.embedded import EmbeddedEngine
+    from eventflow.app.engines import AnyEngine
     from eventflow.event import Event
 
 KEPT_BATCH = 200
@@ -27,7 +27,7 @@ _FIRST = "k"
 class Listing:
     """What is in queues, lanes and storage of one engine."""
 
-    def __init__(self, engine: EmbeddedEngine) -> None:
+    def __init__(self, engine: AnyEngine) -> None:
         self._engine = engine
         self._storage = engine.storage
 

@@ -15,6 +15,7 @@ from eventflow.config.kinds import Unfit
 from eventflow.config.reader import Draft
 from eventflow.config.schema import Leaf, Table
 from eventflow.config.secret import Secret
+from eventflow.config.settings import STORAGE_URL
 from eventflow.config.sinks import SmtpSinkSettings
 from eventflow.config.sinks.sql import EVENT_KEY
 from eventflow.config.texts import WEBHOOK_SECRET
@@ -82,7 +83,8 @@ def follow(draft: Draft) -> None:
     """Fill in the defaults that follow another setting."""
     storage, engine = draft.get("storage", {}), draft.get("engine", {})
     if storage.get("url", FAULTY) is None and "url" in engine:
-        storage["url"] = engine["url"]
+        on_servers = _on_servers(engine["url"])
+        storage["url"] = STORAGE_URL if on_servers else engine["url"]
     for webhook in drafts(draft.get("webhooks")):
         scheme = webhook.get("scheme")
         if scheme is not None:
@@ -123,8 +125,14 @@ def warnings(subject: Subject) -> Iterator[str]:
 def _one_place(subject: Subject) -> Iterator[str]:
     engine, storage = subject.table("engine"), subject.table("storage")
     here, there = engine.get("url"), storage.get("url")
-    if here and there and _place(here) != _place(there):
+    if not here or not there or (_on_servers(here) and there.startswith("sqlite:")):
+        return
+    if _place(here) != _place(there):
         yield ELSEWHERE.refusal(subject.where(storage, "url"))
+
+
+def _on_servers(url: object) -> bool:
+    return isinstance(url, str) and url.startswith("nats:")
 
 
 def _place(url: str) -> str:

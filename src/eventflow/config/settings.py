@@ -20,17 +20,42 @@ from eventflow.config.webhook import WebhookSettings
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 DEFAULT_URL = "sqlite:eventflow.db"
+STORAGE_URL = "sqlite:eventflow-storage.db"
+"""Of secondary storage beside NATS servers."""
+
+
+def _file(url: str) -> Path | None:
+    scheme, _, path = url.partition(":")
+    return Path(path) if scheme == "sqlite" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """`[engine]`: what keeps the queues."""
 
-    url: Annotated[str, texts.FILE_URL] = DEFAULT_URL
-    """Where the queues are kept: a journal file, or memory alone.
+    url: Annotated[str, texts.ENGINE_URL] = DEFAULT_URL
+    """Where the queues are kept: a journal file, memory alone, or streams on NATS servers.
 
     A file in the working directory needs no other service. `memory:` forgets everything when
-    the process ends.
+    the process ends. Several servers are separated by commas.
+    """
+
+    replicas: Annotated[int, Integer(1, 5, "servers")] = 3
+    """How many NATS servers keep each stream. Only for `nats://`; 1 where there is one server.
+
+    Three go on while one is gone, and lose nothing with it.
+    """
+
+    monitor: Annotated[str, texts.MONITOR_URLS] = ""
+    """Monitoring ports of the NATS servers: asked at start whether they sync before they answer.
+
+    Empty asks nobody. Without `sync_interval: always` a power cut loses what servers had confirmed.
+    """
+
+    node: Annotated[str, texts.NODE_NAME] = ""
+    """This node's name among those on the same NATS servers, the same in its next life.
+
+    Empty takes the name of the machine: a second node on it needs one of its own.
     """
 
     durability: Literal["fsync", "os"] = "fsync"
@@ -59,9 +84,13 @@ class EngineSettings:
 
     @property
     def path(self) -> Path | None:
-        """The journal's file; None: there is none, everything is in memory."""
-        scheme, _, path = self.url.partition(":")
-        return Path(path) if scheme == "sqlite" else None
+        """The journal's file; None: there is none, all is in memory or on servers."""
+        return _file(self.url)
+
+    @property
+    def on_servers(self) -> bool:
+        """Whether the queues are kept by NATS servers."""
+        return self.url.startswith("nats:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +98,10 @@ class StorageSettings:
     """`[storage]`: secondary storage, for what is parked and dead, and the audit trail."""
 
     url: Annotated[str, texts.FILE_URL, Follows("`[engine] url`")] = DEFAULT_URL
-    """Where it is kept: in the same place as the queues.
+    """Where it is kept: in the same place as the queues; beside NATS servers in a file of its own.
 
-    In one file a delivery moves from queue to storage in one transaction.
+    In one file a delivery moves from queue to storage in one transaction. Beside `nats://` it is
+    "sqlite:eventflow-storage.db".
     """
 
     max_size_bytes: Annotated[int, Size(MIB, 256 * TIB)] = 10 * GIB
@@ -79,6 +109,11 @@ class StorageSettings:
 
     From 95 % on new events are refused, so that trouble can still be parked up to the whole.
     """
+
+    @property
+    def path(self) -> Path | None:
+        """Its file; None: it is in memory."""
+        return _file(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

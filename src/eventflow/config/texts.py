@@ -112,6 +112,19 @@ class FileUrl(Text):
 
 
 @dataclass(frozen=True)
+class ServersUrl(Text):
+    """Addresses of servers without a user or password; empty for none."""
+
+    type_name: ClassVar[str] = "URL"
+
+    def read(self, raw: object) -> str:
+        """Take one URL, or several separated by commas."""
+        if _holds_user(raw):
+            raise Unfit(self.what, hide=True)
+        return super().read(raw)
+
+
+@dataclass(frozen=True)
 class HttpUrl(Text):
     """An address that a sink sends to. Its path may hold `{{ }}`."""
 
@@ -222,6 +235,16 @@ SHARED_SECRET = SecretText("a text on one line", rf"{NO_CONTROL}{{1,1000}}")
 TOKEN_NAME = Text('a name such as "shop", of A-Z, a-z, 0-9, ".", "_" and "-"', r"[\w.-]{1,64}")
 TOKEN_SECRET = SecretText("visible ASCII characters, without blanks", r"[!-~]{1,1024}")
 FILE_URL = FileUrl('"memory:" or "sqlite:PATH"', rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}")
+_SERVER = r"[A-Za-z0-9.:\[\]_-]{1,255}"
+ENGINE_URL = FileUrl(
+    '"memory:", "sqlite:PATH" or "nats://HOST:PORT"',
+    rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}|nats://{_SERVER}(?:,nats://{_SERVER})*",
+)
+MONITOR_URLS = ServersUrl(
+    'URLs such as "http://127.0.0.1:8222", separated by commas',
+    rf"(?:https?://{_SERVER}(?:,https?://{_SERVER})*)?",
+)
+NODE_NAME = Text('a name such as "node-1", of A-Z, a-z, 0-9, "_" and "-"', r"[\w-]{0,64}")
 HTTP_URL = HttpUrl(
     'a URL such as "https://example.com/hook"', rf"(?i:https?)://{NO_CONTROL}{{1,8000}}"
 )

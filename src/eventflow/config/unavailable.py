@@ -40,13 +40,8 @@ ELSEWHERE = NotBuilt(
 NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt(
         "engine.url",
-        'queues are kept by one process, in a file or in memory. Write "sqlite:PATH" or "memory:".',
-        "nats:*",
-        ' = "nats://…"',
-    ),
-    NotBuilt(
-        "engine.url",
-        'queues are kept by one process, in a file or in memory. Write "sqlite:PATH" or "memory:".',
+        'queues are kept in a file, in memory or on NATS servers. Write "sqlite:PATH", "memory:" '
+        'or "nats://HOST:PORT".',
         "postgres*:*",
         ' = "postgresql://…"',
     ),

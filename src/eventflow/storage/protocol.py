@@ -252,6 +252,14 @@ class Keeper(Storage, Protocol):
         """
         ...
 
+    async def ids(self, which: Filter) -> Sequence[str]:
+        """Return the ids of all kept deliveries that match."""
+        ...
+
+    async def ref_of(self, source: str, id: str) -> str | None:
+        """Return the ref of a kept event by its source and id."""
+        ...
+
     async def totals(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         """Return how many deliveries are kept, and their bytes, by topic and state."""
         ...

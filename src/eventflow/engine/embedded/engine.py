@@ -154,6 +154,15 @@ class EmbeddedEngine:
     # Engine ------------------------------------------------------------------
 
     @property
+    def durability(self) -> str:
+        """What acceptance survives: "fsync", "os" or "memory" (G1)."""
+        return "memory" if self.journal.path == ":memory:" else self.journal.durability
+
+    def watch(self, committed: Callable[[float, int], None]) -> None:
+        """Have told of each commit how long it took, in seconds, and how many waited for it."""
+        self.committer.on_commit = committed
+
+    @property
     def fault(self) -> str | None:
         """Why nothing can be made durable now; None while all is well."""
         return self.committer.fault

@@ -226,6 +226,7 @@ class Journal:
             self._unlock()
             raise
         try:
+            self.durability = durability
             self._prepare(now_s, chain, durability)
             if not read_only:
                 self.connection.execute(_COMMIT)

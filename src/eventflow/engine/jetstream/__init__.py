@@ -1,5 +1,6 @@
 """The JetStream engine: queues are bounded work-queue streams on NATS servers.
 
+monitoring  what servers say of themselves
 names       what streams, consumers and subjects are called
 stored      what stands in a message
 wire        the connection: requests, and what their answers mean
@@ -20,5 +21,6 @@ engine      the promises G1 to G8, kept with the above
 """
 
 from eventflow.engine.jetstream.engine import JetStreamEngine, open_engine
+from eventflow.engine.jetstream.names import node_name
 
-__all__ = ["JetStreamEngine", "open_engine"]
+__all__ = ["JetStreamEngine", "node_name", "open_engine"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from eventflow.clock import from_rfc3339
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.wire import Refused
 from eventflow.policy.admission import room
@@ -35,6 +36,8 @@ class Gauge:
         """Messages in it, leased ones included."""
         self.promised = 0
         """Places for what is being published just now."""
+        self.first_at: float | None = None
+        """When the oldest message in it came, seconds since 1970."""
         self.last_seq = 0
         """Of the message stored last: how many ever were."""
         self.changes = 0
@@ -110,4 +113,14 @@ class Depths:
             return None
         state: dict[str, Any] = told["state"]
         gauge.last_seq = state["last_seq"]
+        gauge.first_at = _moment(state["first_ts"]) if state["messages"] else None
         return state
+
+
+def _moment(text: str) -> float | None:
+    """Return seconds since 1970; the server writes nanoseconds, which Python does not read."""
+    whole, _, rest = text.rstrip("Z").partition(".")
+    try:
+        return from_rfc3339(f"{whole}.{rest[:6] or '0'}Z")
+    except ValueError:
+        return None

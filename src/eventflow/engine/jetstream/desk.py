@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 _POISON_CRASHES = 3
 _SAFETY = 0.01
 """Part of a lease that this node takes off: the server's began a little earlier."""
-_GONE_S = 10.0
-"""How long an acked message is known here, in real seconds: the server lets go a moment later."""
+_GONE_S = 120.0
+"""How long an acked message is known here, in real seconds.
+
+The server lets go of it a moment later; one that is killed may bring it back when it is started.
+"""
 
 _log = logging.getLogger(__name__)
 

@@ -65,6 +65,8 @@ class Doors:
         """By key: events that are on their way in, and may yet be refused."""
         self._waiting: list[Call] = []
         self._working: asyncio.Task[None] | None = None
+        self.committed: Callable[[float, int], None] | None = None
+        """Told of each batch stored: how long it took, in seconds, and how many calls it held."""
 
     async def load(self) -> None:
         """Learn which events were parked at the door lately."""
@@ -102,6 +104,11 @@ class Doors:
             told.add(key)
             answers.append(receipt)
         return answers
+
+    def ref_of(self, key: str) -> str | None:
+        """Return the ref under which this node accepted an event, while it is remembered."""
+        known = self._known.get(key) or self._parked.get(key)
+        return None if known is None else known[1]
 
     async def _decided(self, keys: Sequence[str]) -> None:
         """Wait until none of these is on its way: nobody is told "duplicate" of what fails."""
@@ -187,9 +194,13 @@ class Doors:
             while self._waiting and size + len(self._waiting[0].arrivals) <= BATCH_MAX:
                 size += len(self._waiting[0].arrivals)
                 calls.append(self._waiting.pop(0))
+            loop = asyncio.get_running_loop()
+            began = loop.time()
             if len(calls) == 1 or not await self._together(calls):
                 for call in calls:
                     await self._alone(call)
+            if self.committed is not None:
+                self.committed(loop.time() - began, len(calls))
 
     async def _together(self, calls: list[Call]) -> bool:
         """Store several calls at once; False where each has to be tried by itself."""
@@ -303,7 +314,7 @@ class Doors:
         await asyncio.gather(
             *(desk.wire.put(Item(f"ef.door.{one.key}", one.key, one.ref.encode())) for one in new)
         )
-        await desk.ledger.commit([(COMMON, "created", len(new))], ())
+        await desk.ledger.commit([(COMMON, "created", len(new))])
         self._parked.update((one.key, (now, one.ref)) for one in new)
         return found | {one.key: Receipt(one.ref, parked=True) for one in new}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from eventflow.engine.jetstream.depths import FRESH_S
 from eventflow.engine.jetstream.desk import Desk
 from eventflow.engine.jetstream.doors import Doors
 from eventflow.engine.jetstream.leasing import Line
 from eventflow.engine.jetstream.looking import Looking
+from eventflow.engine.jetstream.monitoring import check
 from eventflow.engine.jetstream.placing import Placement
 from eventflow.engine.jetstream.settling import Settlement
 from eventflow.engine.jetstream.streams import Streams
@@ -19,6 +20,7 @@ from eventflow.engine.jetstream.wire import Refused, Wire
 from eventflow.engine.protocol import (
     Applied,
     Census,
+    Counts,
     Depth,
     Fallback,
     Found,
@@ -32,11 +34,13 @@ from eventflow.engine.protocol import (
     Way,
 )
 from eventflow.engine.runs import Leases, Receipts
-from eventflow.errors import EngineUnavailable
+from eventflow.errors import BackupRefused, EngineUnavailable, StorageUnavailable
+from eventflow.event import from_parts
 from eventflow.policy.priority import frame
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from pathlib import Path
 
     from eventflow.clock import Clock
     from eventflow.engine.jetstream.leasing import Held
@@ -50,8 +54,11 @@ T = TypeVar("T")
 class JetStreamEngine:
     """Queues on NATS servers. See `Engine` for the promises."""
 
-    def __init__(self, desk: Desk, streams: Streams, draw_bits: Callable[[int], int]) -> None:
+    def __init__(
+        self, desk: Desk, streams: Streams, draw_bits: Callable[[int], int], durability: str
+    ) -> None:
         """`open_engine` is the way to make one."""
+        self._durability = durability
         self._desk = desk
         self._streams = streams
         self._doors = Doors(desk, draw_bits)
@@ -77,7 +84,10 @@ class JetStreamEngine:
                     await self._doors.load()
                     self._loaded = True
             except Refused as refused:
-                raise EngineUnavailable(f"the server refuses a stream: {refused}") from refused
+                raise EngineUnavailable(
+                    f"the NATS servers refuse a stream of {self._streams.replicas} replicas "
+                    f"({refused}). [engine] replicas is how many servers keep each: 1 for one"
+                ) from refused
             desk.plan = plan
             desk.frame = frame(plan.weights)
             desk.storage.resize(plan.storage_max_bytes)
@@ -88,6 +98,7 @@ class JetStreamEngine:
                     in_queue = queue.kind is Kind.TOPIC
                     gauge.capacity = topic.capacity if in_queue else topic.lane_capacity
             await desk.depths.refresh()
+            await self._looking.look_into_storage()
             if self._keeping is None:
                 self._keeping = asyncio.ensure_future(self._keep())
         held = {queue.topic for queue, gauge in desk.depths.gauges.items() if gauge.held}
@@ -164,6 +175,48 @@ class JetStreamEngine:
         self._check_open()
         return await self._looking.census(walk=walk)
 
+    # what a node shows of it ---------------------------------------------------------
+
+    @property
+    def durability(self) -> str:
+        """What acceptance survives: "fsync", "os", or "unknown" where servers were not asked."""
+        return self._durability
+
+    def watch(self, committed: Callable[[float, int], None]) -> None:
+        """Have told of each batch accepted how long it took, in seconds, and how many waited."""
+        self._doors.committed = committed
+
+    def counts(self, topic: str) -> Counts:
+        """Return a topic's line of the ledger, at most a second old."""
+        return self._looking.counts(topic)
+
+    def ref_of(self, source: str, id: str) -> str | None:
+        """Return the ref under which this node accepted an event, while that is remembered."""
+        return self._doors.ref_of(from_parts(id, source, "").key)
+
+    def dedup_window_s(self) -> float:
+        """Return how far back duplicates are known, in seconds (G2)."""
+        return self._desk.plan.dedup_window_s
+
+    def oldest_at(self, topic: str) -> float | None:
+        """Return when the oldest delivery in a topic's queue came, None where there is none."""
+        return self._desk.depths.gauge(Queue(Kind.TOPIC, topic)).first_at
+
+    def announce(self, url: str) -> None:
+        """Others find this node by its door, not by its file: nothing to do."""
+
+    async def backup(self, path: Path) -> NoReturn:
+        """Refuse: the servers keep the queues.
+
+        Raises:
+            BackupRefused: always.
+        """
+        raise BackupRefused(
+            str(path),
+            "the queues are on NATS servers",
+            "Back up the servers, and the file of [storage] url.",
+        )
+
     async def close(self) -> None:
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
@@ -211,13 +264,14 @@ class JetStreamEngine:
             await _if_possible(self._desk.depths.refresh())
             await _if_possible(self._desk.tell([]))
             await _if_possible(self._desk.forgets.carry_out())
+            await _if_possible(self._looking.look_into_storage())
             self._desk.forget_gone()
             for line in list(self._lines.values()):
                 await _if_possible(line.tidy())
 
 
 async def _if_possible(work: Awaitable[Any]) -> None:
-    with suppress(EngineUnavailable, Refused):  # the next second tries again
+    with suppress(EngineUnavailable, StorageUnavailable, Refused):  # the next second tries again
         await work
 
 
@@ -228,6 +282,8 @@ async def open_engine(  # noqa: PLR0913  # all a node has to say
     clock: Clock,
     node: str,
     replicas: int = 1,
+    monitor: str = "",
+    durability: str = "fsync",
     rate: float = 1.0,
     draw_bits: Callable[[int], int] = random.getrandbits,
 ) -> JetStreamEngine:
@@ -239,12 +295,15 @@ async def open_engine(  # noqa: PLR0913  # all a node has to say
         clock: Tells the time.
         node: This node's name, the same in its next life.
         replicas: How many servers hold each stream: 1, 3 or 5.
+        monitor: URLs of the servers' monitoring ports, separated by commas; "" for none.
+        durability: What acceptance is to survive, see G1: "fsync" or "os".
         rate: How many of the clock's seconds pass in a real one. For tests.
         draw_bits: Draws so many random bits.
 
     Raises:
-        EngineUnavailable: no server answers.
+        EngineUnavailable: no server answers, or one keeps less than is wanted.
     """
+    kept = await check(monitor, durability)
     wire = await Wire.connect(url)
     desk = Desk(wire, storage, clock, node, rate)
-    return JetStreamEngine(desk, Streams(wire, replicas, rate), draw_bits)
+    return JetStreamEngine(desk, Streams(wire, replicas, rate), draw_bits, kept)

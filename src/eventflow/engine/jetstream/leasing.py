@@ -192,6 +192,8 @@ class Line:
 
     async def _lease(self, came: Came) -> Held | None:
         message, desk = came.message, self._desk
+        if await self._had(came):
+            return None
         where = f"{names.stream(self.queue)} {message.metadata.sequence.stream}"
         try:
             delivery = decode(message.data, Delivery, where)
@@ -209,6 +211,23 @@ class Line:
                 await desk.tell_of_crash(held, now)
         desk.book.add(held)
         return held
+
+    async def _had(self, came: Came) -> bool:
+        """Whether this node has ended it, or holds it: a server that was killed has forgotten it.
+
+        What it had confirmed in its last moments comes again, as if for the first time.
+        """
+        message, desk = came.message, self._desk
+        seq = message.metadata.sequence.stream
+        if desk.is_gone(self.queue, seq):
+            await desk.wire.confirm(message.reply)
+            return True
+        held = desk.book.of(self.queue, came.since).get(seq)
+        if held is None:
+            return False
+        held.reply, held.times = message.reply, message.metadata.num_delivered
+        held.until = came.since + desk.lease_s
+        return True
 
     # a lane ------------------------------------------------------------------------
 

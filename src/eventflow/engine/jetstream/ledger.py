@@ -1,13 +1,18 @@
 """What this node has counted, written before it lets go of what it counted (G8).
 
 The counters of a node are one message, the latest one of its subject. What common has ever been
-given is no counter: it is the number of its last message. After a crash between the record and
-the acks the same leases end a second time; the record names them, so that they are counted once.
+given is no counter: it is the number of its last message.
+
+A lease may end a second time: after a crash between the record and the acks, and because a server
+that is killed forgets acks of its last moments, though it had confirmed them. So ends are
+remembered for longer than a lease, the latest of them in the record too, and counted once.
 """
 
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING
 
 from eventflow.engine.jetstream import names
@@ -21,8 +26,11 @@ if TYPE_CHECKING:
     from eventflow.engine.jetstream.wire import Wire
 
 _PAGE = 100
-_UNSURE_MAX = 20_000
-"""Ends remembered whose ack was never confirmed."""
+REMEMBERED_S = 120.0
+"""How long a confirmed end is remembered by this node: for several leases."""
+REMEMBERED_MAX = 200_000
+RECORDED_MAX = 2_000
+"""Ends in the record, the latest ones: for whoever goes on after this node has died."""
 
 Change = tuple[str, str, int]
 """Topic, counter, by how much."""
@@ -35,7 +43,8 @@ class Ledger:
         self._wire = wire
         self._node = node
         self._own = Record(now, {}, [])
-        self._unsure: dict[str, None] = {}
+        self._ended: dict[str, float] = {}
+        """By lease, the latest last: when its end was confirmed, by this node's clock; else inf."""
         self._others: dict[str, Record] = {}
         self._writing: asyncio.Future[None] | None = None
         self._next: asyncio.Future[None] | None = None
@@ -56,9 +65,9 @@ class Ledger:
                 self._others[node] = record
             else:
                 self._own = record
-                self._unsure = dict.fromkeys(record.unsure)
+                self._ended = dict.fromkeys(record.unsure, inf)
         # The first line says since when is counted, also if nothing ever is.
-        await self.commit((), ())
+        await self.commit(())
 
     @property
     def since(self) -> float:
@@ -68,7 +77,8 @@ class Ledger:
     @property
     def repeats(self) -> int:
         """Deliveries that came through twice."""
-        return self._own.repeats + sum(record.repeats for record in self._others.values())
+        records = (self._own, *self._others.values())
+        return sum(one.repeated for record in records for one in record.topics.values())
 
     def counters(self, topic: str) -> Counters:
         """Return a topic's counters, of all nodes."""
@@ -84,9 +94,17 @@ class Ledger:
 
     def has(self, key: str) -> bool:
         """Return whether the end of this lease was counted before."""
-        return key in self._unsure or any(key in one.unsure for one in self._others.values())
+        return key in self._ended or any(key in one.unsure for one in self._others.values())
 
-    async def commit(self, changes: Sequence[Change], keys: Sequence[str]) -> None:
+    def remember(self, keys: Sequence[str]) -> None:
+        """Remember that these leases are being ended, and counted with the next record."""
+        for key in keys:
+            self._ended.pop(key, None)  # to be the latest
+            self._ended[key] = inf
+        while len(self._ended) > REMEMBERED_MAX:
+            del self._ended[next(iter(self._ended))]
+
+    async def commit(self, changes: Sequence[Change]) -> None:
         """Count, and make it durable together with what else is being counted.
 
         Raises:
@@ -95,15 +113,16 @@ class Ledger:
         for topic, name, by in changes:
             counters = self._own.topics.setdefault(topic, Counters())
             setattr(counters, name, getattr(counters, name) + by)
-        self._unsure.update(dict.fromkeys(keys))
-        while len(self._unsure) > _UNSURE_MAX:
-            del self._unsure[next(iter(self._unsure))]
         await self._written()
 
-    def sure(self, keys: Sequence[str]) -> None:
-        """Forget keys: these leases have ended for good."""
-        for key in keys:
-            self._unsure.pop(key, None)
+    def sure(self, keys: Sequence[str], now: float) -> None:
+        """Note that the server has confirmed these ends; forget those of long ago."""
+        self._ended.update((key, now) for key in keys if key in self._ended)
+        while self._ended:
+            first = next(iter(self._ended))
+            if now - self._ended[first] < REMEMBERED_S or self._ended[first] == inf:
+                break
+            del self._ended[first]
 
     async def _written(self) -> None:
         """Wait for a record that was begun from now on: one for all who wait."""
@@ -117,7 +136,7 @@ class Ledger:
         else:
             await asyncio.sleep(0)  # let all who settle now count first
         self._writing, self._next = self._next, None
-        self._own.unsure = list(self._unsure)
+        self._own.unsure = list(islice(reversed(self._ended), RECORDED_MAX))[::-1]
         try:
             await self._wire.put(Item(f"ef.ledger.{self._node}", "", encode(self._own)))
         except Refused as refused:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from eventflow.engine.jetstream.stored import Note
     from eventflow.engine.jetstream.wire import Message
 
+    _Kept = Mapping[tuple[str, str], tuple[int, int]]
+
 _PAGE = 500
 _ALL = 10**9
 
@@ -28,6 +30,7 @@ class Looking:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._storage: tuple[_Kept, Mapping[str, int]] = ({}, {})
 
     async def find(self, ref: str) -> list[Found]:
         """Return the deliveries of an event that are in a queue or lane."""
@@ -105,7 +108,7 @@ class Looking:
         desk = self._desk
         await desk.depths.settle()
         await desk.forgets.carry_out()
-        kept, gone = await asyncio.gather(desk.storage.totals(), desk.storage.discarded())
+        kept, gone = await self.look_into_storage()
         names_known = {queue.topic for queue in desk.depths.gauges}
         names_known |= {topic for topic, _ in kept} | desk.plan.topics.keys()
         topics = {}
@@ -116,11 +119,21 @@ class Looking:
             desk.ledger.since, topics, desk.ledger.repeats, desk.moving + len(desk.forgets)
         )
 
+    async def look_into_storage(self) -> tuple[_Kept, Mapping[str, int]]:
+        """Return what storage holds and has discarded, and remember it for `counts`."""
+        storage = self._desk.storage
+        self._storage = await asyncio.gather(storage.totals(), storage.discarded())
+        return self._storage
+
+    def counts(self, topic: str) -> Counts:
+        """Return a topic's line of the ledger as this node knows it now, at most 1 s old."""
+        return self._counts(topic, self.depth(topic), *self._storage)
+
     def _counts(
         self,
         topic: str,
         depth: Depth,
-        kept: Mapping[tuple[str, str], tuple[int, int]],
+        kept: _Kept,
         gone: Mapping[str, int],
     ) -> Counts:
         counters = self._desk.ledger.counters(topic)

@@ -18,6 +18,7 @@ day, since a message's subject never changes.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 from eventflow.delivery import COMMON
@@ -91,3 +92,8 @@ def move_id(delivery: Delivery) -> str:
 def note_subject(queue: Queue, ref: str) -> str:
     """Return the subject of what is new of a delivery in this queue."""
     return f"ef.note.{'t' if queue.kind is Kind.TOPIC else 'r'}.{queue.topic}.{ref}"
+
+
+def node_name(text: str) -> str:
+    """Return a node's name as it can stand in a subject."""
+    return re.sub(r"[^\w-]", "_", text, flags=re.ASCII) or "node"

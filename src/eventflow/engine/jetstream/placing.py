@@ -93,10 +93,11 @@ class Placement:
         if queue.topic == COMMON:
             # What was put there before a crash may be counted already.
             new = [key for key in keys if not desk.ledger.has(key)]
-            await desk.ledger.commit([(COMMON, "placed", len(new))], new)
+            desk.ledger.remember(keys)
+            await desk.ledger.commit([(COMMON, "placed", len(new))])
         desk.forgets.add([(o.delivery.id, o.delivery.hop) for o in items], rows)
         await desk.forgets.carry_out()
-        desk.ledger.sure(keys)
+        desk.ledger.sure(keys, now)
 
     async def _declare_dead(self, one: Placing, moved: Delivery, now: float) -> Placed:
         row = audit_row(moved, one.place, "parked", now, one.note)

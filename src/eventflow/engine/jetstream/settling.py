@@ -34,7 +34,7 @@ from eventflow.errors import EngineUnavailable, StorageUnavailable
 from eventflow.storage.rows import kept_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from eventflow.engine.jetstream.desk import Desk
     from eventflow.engine.jetstream.leasing import Held
@@ -221,23 +221,17 @@ class Settlement:
         keys: list[str] = []
         for step in steps:
             key = _key(step)
-            again = self._desk.ledger.has(key)
-            for leg in step.legs:
-                if leg.place is None:
-                    continue
-                if not again and step.held.queue == names.COMMON_QUEUE and leg.routes:
-                    changes.append((leg.topic, "created", 1))
-                if not again and isinstance(leg.place, Delivered):
-                    changes.append((leg.topic, "delivered", 1))
-                self._audit(leg)
-            if isinstance(step.act, Route) and _ends(step) and not again:
-                changes.append((COMMON, "delivered", 1))
-            if changes and _ends(step):
+            again = key in keys or self._desk.ledger.has(key)
+            changes += _changes(step, again=again)
+            if _ends(step):
                 keys.append(key)
+            for leg in step.legs:
+                self._audit(leg)
         try:
             await self._desk.tell(self._rows)
+            self._desk.ledger.remember(keys)
             if changes:
-                await self._desk.ledger.commit(changes, keys)
+                await self._desk.ledger.commit(changes)
         except EngineUnavailable:
             return False
         return True
@@ -273,7 +267,8 @@ class Settlement:
         )
         await asyncio.gather(*(self._wait_on(step) for step in stays))
         self._desk.ledger.sure(
-            [_key(step) for step, ended in zip(leaving, done, strict=True) if ended]
+            [_key(step) for step, ended in zip(leaving, done, strict=True) if ended],
+            self._now,
         )
 
     async def _wait_on(self, step: Step) -> None:
@@ -322,6 +317,21 @@ def item(queue: Queue, delivery: Delivery) -> Item:
 
 def _ends(step: Step) -> bool:
     return all(leg.place is not None for leg in step.legs)
+
+
+def _changes(step: Step, *, again: bool) -> Iterator[Change]:
+    """Yield what a step counts; `again`: its lease has been ended and counted before."""
+    for leg in step.legs:
+        stored = isinstance(leg.place, Queued | Retrying) and leg.fresh
+        if again and stored and not _stays(step):
+            # Its first copy has gone on, and the server has forgotten its id: a second one.
+            yield from ((leg.topic, "created", 1), (leg.topic, "repeated", 1))
+        elif leg.routes and leg.place is not None and not again:
+            yield (leg.topic, "created", 1)
+        if isinstance(leg.place, Delivered) and not again:
+            yield (leg.topic, "delivered", 1)
+    if isinstance(step.act, Route) and _ends(step) and not again:
+        yield (COMMON, "delivered", 1)
 
 
 def _owed(step: Step) -> tuple[str, ...]:

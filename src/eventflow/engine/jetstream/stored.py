@@ -45,6 +45,8 @@ class Counters(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     discarded: int = 0
     placed: int = 0
     """Deliveries it brought back into the queue: they were created before."""
+    repeated: int = 0
+    """Deliveries it had to make a second time: counted as created, too."""
 
 
 class Record(msgspec.Struct, array_like=True, gc=False):
@@ -54,8 +56,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     """When it began to count, seconds since 1970."""
     topics: dict[str, Counters]
     unsure: list[str]
-    """Leases that are counted and whose end may not have reached the server: `<id>:<hop>`."""
-    repeats: int = 0
+    """The latest leases that are counted, whose end the server may not know: `<id>:<hop>`."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

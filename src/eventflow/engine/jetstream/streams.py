@@ -35,7 +35,7 @@ class Streams:
 
     def __init__(self, wire: Wire, replicas: int, rate: float) -> None:
         self._wire = wire
-        self._replicas = replicas
+        self.replicas = replicas
         self._rate = rate
 
     async def declare(self, plan: Plan) -> None:
@@ -108,7 +108,7 @@ class Streams:
     async def _stream(self, config: dict[str, Any]) -> None:
         config = {
             "storage": "file",
-            "num_replicas": self._replicas,
+            "num_replicas": self.replicas,
             "allow_direct": True,
             **config,
         }

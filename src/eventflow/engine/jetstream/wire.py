@@ -41,6 +41,7 @@ _NO_RESOURCES = 10023
 _DUPLICATE_IN_BATCH = 10201
 _WRONG_LAST_ID = 10070
 _NOT_FOUND = 10037
+_NO_CLUSTER = 10074
 _BAD_REQUEST_STATUS = range(400, 500)
 _NEVER_AN_ID = "ef:none"
 
@@ -327,7 +328,7 @@ def _checked(answer: Msg) -> dict[str, Any]:
         raise Duplicated(code, status, text)
     if code == _NOT_FOUND:
         raise Missing(code, status, text)
-    if status in _BAD_REQUEST_STATUS and code not in _MAY_PASS:
+    if code == _NO_CLUSTER or (status in _BAD_REQUEST_STATUS and code not in _MAY_PASS):
         raise Refused(code, status, text)
     raise _Unknown(f"{code}: {text}")
 

@@ -1,0 +1,154 @@
+"""A node whose queues are on a NATS server: the same handlers, the same ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.engine.jetstream_server import Server
+
+from eventflow import Event, EventFlow
+from eventflow.errors import EngineUnavailable, QueueFull
+from eventflow.storage.protocol import Actor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow  # a real server
+
+SOON_S = 20.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+def node(server: Server, tmp_path: Path, **engine: Any) -> tuple[EventFlow, Counter[str]]:
+    settings = {"url": server.url, "replicas": 1, "node": "n1"} | engine
+    lines = [f"engine.{name} = {json.dumps(value)}" for name, value in settings.items()]
+    lines += [f'storage.url = "sqlite:{tmp_path / "storage.db"}"']
+    file = tmp_path / "eventflow.toml"
+    file.write_text("\n".join(lines))
+    flow = EventFlow(file)
+    ran: Counter[str] = Counter()
+
+    @flow.topic("mail", match="user.*", retry={"base": "50ms", "max": "100ms"})
+    async def mail(event: Event) -> None:
+        ran[event.id] += 1
+        if event.data["fails"] and ran[event.id] == 1:
+            raise TimeoutError("the first time")
+
+    return flow, ran
+
+
+def registered(id: str, *, fails: bool = False) -> Event:
+    return Event(type="user.registered", source="/shop", id=id, data={"fails": fails})
+
+
+async def drained(flow: EventFlow, accepted: int) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + SOON_S
+    while True:
+        stats = dict(await flow.door.stats())
+        ended = stats["topics"]["mail"]["delivered"] >= accepted and stats["moving"] == 0
+        if ended or loop.time() > give_up_at:
+            return stats
+        await asyncio.sleep(0.1)
+
+
+async def test_events_are_delivered_retried_and_counted(server: Server, tmp_path: Path) -> None:
+    flow, ran = node(server, tmp_path)
+    async with flow:
+        for n in range(20):
+            await flow.publish(registered(f"e{n}", fails=n % 5 == 0))
+        stats = await drained(flow, 20)
+
+    assert ran == {f"e{n}": 2 if n % 5 == 0 else 1 for n in range(20)}
+    assert (stats["accepted"], stats["unaccounted"], stats["exact"]) == (20, 0, False)
+
+
+async def test_what_a_stopped_node_left_is_delivered_by_the_next(
+    server: Server, tmp_path: Path
+) -> None:
+    first, _ = node(server, tmp_path)
+    await first.start()
+    await first.door.pause("mail", Actor("somebody"))
+    for n in range(5):
+        await first.publish(registered(f"e{n}"))
+    await first.stop()
+    second, ran = node(server, tmp_path)
+    async with second:  # a pause is kept in storage, so this one is paused, too
+        assert not ran
+        await second.door.resume("mail", Actor("somebody"))
+        stats = await drained(second, 5)
+
+    assert ran == Counter({f"e{n}": 1 for n in range(5)})
+    assert stats["unaccounted"] == 0
+
+
+async def test_a_server_that_dies_and_comes_back_loses_nothing(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Server(tmp_path, port=port)
+    server.start()
+    flow, ran = node(server, tmp_path)
+    accepted: list[str] = []
+    refused = 0
+    try:
+        async with flow:
+            for n in range(300):
+                if n in {100, 200}:
+                    server.kill()
+                    await asyncio.sleep(0.2)
+                    server.start()
+                try:
+                    await flow.publish(registered(f"e{n}"))
+                except (EngineUnavailable, QueueFull):
+                    refused += 1
+                else:
+                    accepted.append(f"e{n}")
+            stats = await drained(flow, len(accepted))
+    finally:
+        server.kill()
+
+    assert set(accepted) - set(ran) == set()
+    assert refused < 10
+    assert (stats["unaccounted"], stats["moving"]) == (0, 0)
+
+
+async def test_a_server_that_does_not_sync_is_refused(tmp_path: Path) -> None:
+    lazy = Server(tmp_path, sync=False)
+    lazy.start()
+    try:
+        flow, _ = node(lazy, tmp_path, monitor=lazy.monitor)
+        with pytest.raises(EngineUnavailable, match="sync_always off"):
+            await flow.start()
+        flow, _ = node(lazy, tmp_path, monitor=lazy.monitor, durability="os")
+        async with flow:
+            assert (await flow.door.stats())["durability"] == "os"
+    finally:
+        lazy.kill()
+
+
+async def test_one_that_does_is_said_to(server: Server, tmp_path: Path) -> None:
+    flow, _ = node(server, tmp_path, monitor=server.monitor)
+    async with flow:
+        assert (await flow.door.stats())["durability"] == "fsync"
+
+
+async def test_more_replicas_than_servers_are_refused_with_the_way_out(
+    server: Server, tmp_path: Path
+) -> None:
+    flow, _ = node(server, tmp_path, replicas=3)
+    with pytest.raises(EngineUnavailable, match="1 for one"):
+        await flow.start()

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from eventflow.delivery import Reason, Retrying, Row
 from eventflow.engine import moves
 from eventflow.engine.embedded import dedup, file, journal, placement, queues, riders
+from eventflow.flow import worker
 from eventflow.policy import decide, priority
 from eventflow.storage import shelf
 
@@ -142,6 +143,15 @@ def discards_not_counted() -> AbstractContextManager[Any]:
     return patch.object(journal.Change, "count", count)
 
 
+def no_list_after_a_death() -> AbstractContextManager[Any]:
+    """A batch handler is given the event itself when a delivery is run alone."""
+
+    async def run_one(self: Any, slot: int, delivery: Any) -> Any:
+        return await self._runner_of[slot].run(slot, delivery)
+
+    return patch.object(worker.Worker, "_run_one", run_one)
+
+
 FAULTS = {
     fault.__name__: fault
     for fault in (
@@ -158,5 +168,6 @@ FAULTS = {
         starts_not_recorded,
         ids_forgotten,
         discards_not_counted,
+        no_list_after_a_death,
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from eventflow import Event, EventFlow, Permanent, RetryLater
+from eventflow import Batch, Event, EventFlow, Permanent, RetryLater
 from eventflow.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ def shop(around: Surroundings) -> EventFlow:
         capacity=20,
         concurrency=4,
         retry={"capacity": 10, "max_overflows": 1},
+        batch=Batch(max=5, linger="50ms"),
     )
-    async def email(_event: Event) -> None:
-        return
+    async def email(events: list[Event]) -> list[Exception | None]:
+        return [Permanent("no address") if number(one) % 101 == 0 else None for one in events]
 
     return flow
 

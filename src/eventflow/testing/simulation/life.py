@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from eventflow.app.eventflow import EventFlow
     from eventflow.delivery import Delivery
-    from eventflow.event import Event
     from eventflow.flow.handlers import Handler
     from eventflow.storage.protocol import Kept
     from eventflow.testing.crash_vfs import DiskImage
@@ -311,36 +310,45 @@ class Life:
 
     def _under_weather(self, topic: str, handler: Handler) -> Handler:
         """Return a handler that has its destination's trouble, and notes its runs."""
-        inner = handler.function
-        wants = handler.wants_delivery
+        inner, day = handler.function, self._day
+        wants, batched = handler.wants_delivery, handler.batch is not None
 
-        async def run(event: Event, delivery: Delivery) -> None:
-            day = self._day
-            if not day.book.frozen:
-                day.trace.step("handler", delivery.id, delivery.attempt)
-                if delivery.id in day.runs.running:
-                    day.book.broken = Broken(f"{delivery.id} is run twice at the same time")
-                expires_at = delivery.expires_at
-                if expires_at is not None and expires_at + _LATE_S < self._clock.now_s():
-                    day.book.broken = Broken(f"{delivery.id} is run, and expired at {expires_at}")
-                day.runs.start(delivery.id)
-            well = False
+        async def run(given: Any, told: Any) -> Any:
+            events, deliveries = (given, told) if batched else ((given,), (told,))
+            self._begin_runs(deliveries)
+            ends = [False] * len(events)
             try:
                 await self._meet_weather(topic)
-                if event.id in day.poisons:
+                if any(event.id in day.poisons for event in events):
                     self._dies_now = True
                     await asyncio.sleep(1.0)  # it doesn't live so long
-                args = (event, delivery) if wants else (event,)
-                answer = inner(*args)
+                answer = inner(given, told) if wants else inner(given)
                 if asyncio.iscoroutine(answer):
-                    await answer
-                well = True
+                    answer = await answer
+                said = answer if batched and answer is not None else [None] * len(events)
+                ends = [one is None for one in said]
+                return answer
             finally:
-                if not day.book.frozen:
-                    day.trace.step("handled", delivery.id, well)
-                    day.runs.end(delivery.id, well=well)
+                self._end_runs(deliveries, ends)
 
         return replace(handler, function=run, wants_delivery=True, mode="async")
+
+    def _begin_runs(self, deliveries: Sequence[Delivery]) -> None:
+        day = self._day
+        for delivery in deliveries if not day.book.frozen else ():
+            day.trace.step("handler", delivery.id, delivery.attempt)
+            if delivery.id in day.runs.running:
+                day.book.broken = Broken(f"{delivery.id} is run twice at the same time")
+            expires_at = delivery.expires_at
+            if expires_at is not None and expires_at + _LATE_S < self._clock.now_s():
+                day.book.broken = Broken(f"{delivery.id} is run, and expired at {expires_at}")
+            day.runs.start(delivery.id)
+
+    def _end_runs(self, deliveries: Sequence[Delivery], ends: Sequence[bool]) -> None:
+        day = self._day
+        for delivery, well in zip(deliveries, ends, strict=True) if not day.book.frozen else ():
+            day.trace.step("handled", delivery.id, well)
+            day.runs.end(delivery.id, well=well)
 
     async def _meet_weather(self, topic: str) -> None:
         chance = self._day.chance

@@ -131,13 +131,13 @@ async def until_killable(
 
 async def until_still(session: aiohttp.ClientSession, node: Node) -> dict[str, Any]:
     shown: dict[str, Any] = {}
-    for _ in range(1200):
+    for _ in range(6_000):
         shown = await stats(session, node.url)
         moving = ("queued", "running", "retrying", "parked")
         if not any(topic[state] for topic in shown["topics"].values() for state in moving):
             return shown
         await asyncio.sleep(0.1)
-    pytest.fail(f"after 120 s something still waits: {shown}")
+    pytest.fail(f"after 600 s something still waits: {shown}")
 
 
 async def dead_ids(session: aiohttp.ClientSession, node: Node) -> set[str]:

@@ -60,7 +60,7 @@ def test_the_same_seed_takes_the_same_steps_in_another_process(seed: int) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_hundred_days(seed: int, proof: Callable[..., dict[str, Any]]) -> None:
     first = seed % 1_000_000
     hold_days(range(first, first + 200), proof, "simulation-200")

@@ -33,7 +33,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def node(server: Server, tmp_path: Path, **engine: Any) -> tuple[EventFlow, Counter[str]]:
-    settings = {"url": server.url, "replicas": 1, "node": "n1"} | engine
+    settings = {"url": server.url, "node": "n1"} | engine
     lines = [f"engine.{name} = {json.dumps(value)}" for name, value in settings.items()]
     lines += [f'storage.url = "sqlite:{tmp_path / "storage.db"}"']
     file = tmp_path / "eventflow.toml"
@@ -144,11 +144,3 @@ async def test_one_that_does_is_said_to(server: Server, tmp_path: Path) -> None:
     flow, _ = node(server, tmp_path, monitor=server.monitor)
     async with flow:
         assert (await flow.door.stats())["durability"] == "fsync"
-
-
-async def test_more_replicas_than_servers_are_refused_with_the_way_out(
-    server: Server, tmp_path: Path
-) -> None:
-    flow, _ = node(server, tmp_path, replicas=3)
-    with pytest.raises(EngineUnavailable, match="1 for one"):
-        await flow.start()

@@ -24,7 +24,6 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 TOP: dict[str, Any] = {
     "engine.url": "sqlite:eventflow.db",
-    "engine.replicas": 3,
     "engine.monitor": "",
     "engine.node": "",
     "engine.durability": "fsync",
@@ -176,7 +175,6 @@ def test_every_key_can_be_given() -> None:
     """A file with each setting at another value than its default."""
     text = """
         engine.url = "memory:"
-        engine.replicas = 5
         engine.monitor = "http://127.0.0.1:8222"
         engine.node = "n1"
         engine.durability = "os"

@@ -40,12 +40,6 @@ class EngineSettings:
     the process ends. Several servers are separated by commas.
     """
 
-    replicas: Annotated[int, Integer(1, 5, "servers")] = 3
-    """How many NATS servers keep each stream. Only for `nats://`; 1 where there is one server.
-
-    Three go on while one is gone, and lose nothing with it.
-    """
-
     monitor: Annotated[str, texts.MONITOR_URLS] = ""
     """Monitoring ports of the NATS servers: asked at start whether they sync before they answer.
 

@@ -86,7 +86,7 @@ class JetStreamEngine:
             except Refused as refused:
                 raise EngineUnavailable(
                     f"the NATS servers refuse a stream of {self._streams.replicas} replicas "
-                    f"({refused}). [engine] replicas is how many servers keep each: 1 for one"
+                    f"({refused})"
                 ) from refused
             desk.plan = plan
             desk.frame = frame(plan.weights)

@@ -32,9 +32,9 @@ def days_until_seen(name: str, first: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_each_planted_fault_is_seen(seed: int, proof: Callable[..., dict[str, Any]]) -> None:
+def test_each_planted_fault_is_seen(proof: Callable[..., dict[str, Any]]) -> None:
     assert len(FAULTS) >= 10
-    first = seed % 1_000_000
+    first = 1
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(days_until_seen, FAULTS, [first] * len(FAULTS))
         days = dict(zip(FAULTS, found, strict=True))

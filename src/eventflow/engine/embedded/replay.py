@@ -146,9 +146,10 @@ class Replay:
         for index, offset in enumerate(record.offsets):
             found = self._events.get(record.event_number + offset)
             number = record.number + index
-            self._entries.pop(number, None)
             if found is None:
-                continue  # see _stated
+                # It has ended, or was leased while it was told again: then it is known from before
+                # and stands in its first batch still, and nothing needed the one named here.
+                continue
             event, body = found
             delivery = Delivery(
                 event, refs[index], record.topic, record.accepted_at, 0, record.entered_at

@@ -56,12 +56,13 @@ class Done:
         return len(self._indexes)
 
     def act(self) -> Act:
-        """Return what ends all that is done by now."""
+        """Return what ends all that is done by now; the same again where that was not written."""
         feed = self.feed
-        self._indexes += feed.done
-        feed.done.clear()
-        feed.asked = False
-        self.spans = spans_of(self._indexes)
+        if not self.spans:  # what has ended since then has asked for another one
+            self._indexes += feed.done
+            feed.done.clear()  # not a new one: slots hold on to it
+            feed.asked = False
+            self.spans = spans_of(self._indexes)
         return Finish(feed.run, self.spans)
 
     def owing(self, owed: tuple[str, ...]) -> None:

@@ -372,7 +372,6 @@ class Slot:
                 if not feed.asked:
                     feed.ask(feed)
         except (Exception, CancelledError) as error:
-            self.index = index
             times.append(time() - began)
             outcome = self._outcome(error)
             if outcome is None:
@@ -383,6 +382,7 @@ class Slot:
                 self._outcome(None)
             return None
         finally:
+            self.index = index  # also where it ends the process: others must not be taken for it
             self.deadline = inf
             if len(times) >= _TIMES_MAX:
                 runner.flush_times()

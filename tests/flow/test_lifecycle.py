@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventflow import Batch, Event, EventFlow, QueueFull, RetryLater
+from eventflow.clock import rfc3339
 from eventflow.engine.protocol import Kind, Queue
 from eventflow.errors import EngineUnavailable, EventFlowError, UnknownName
 from eventflow.storage.protocol import Actor
+from eventflow.testing.clock import EPOCH_S
 from eventflow.testing.harness import census, settle, started, virtual
 from eventflow.testing.loop import run
 
@@ -103,6 +105,24 @@ def test_a_batch_that_died_with_its_node_comes_back_as_lists_of_one(tmp_path: Pa
     run(dies())
     run(comes_back())
     assert came == [["0", "1", "2"], ["0"], ["1"], ["2"]]
+
+
+def test_what_expires_while_its_batch_is_gathered_is_not_run() -> None:
+    ran: list[str] = []
+
+    async def work(events: list[Event]) -> None:
+        ran.extend(event.id for event in events)
+
+    async def story() -> None:
+        flow = node("memory:", work, batch=Batch(max=10, linger="30s"))
+        async with started(flow):
+            soon = rfc3339(EPOCH_S + 5)
+            await flow.publish_many([event("1"), event("2", expirytime=soon), event("3")])
+            line = (await settle(flow)).topics["work"]
+            assert (line.delivered, line.dead) == (2, 1)
+
+    run(story())
+    assert ran == ["1", "3"]
 
 
 def test_a_stopping_node_refuses() -> None:

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {"events": 120, "hours": 0.1, "deaths": 1}
 
 def a_day(seed: int) -> Report:
     """Return how a day was; for another process."""
-    return simulate(shop, order, seed=seed, events=1_200)
+    return simulate(shop, order, seed=seed, events=1_500)
 
 
 def test_a_short_day_keeps_all_promises(seed: int) -> None:

@@ -307,6 +307,10 @@ class Worker:
             self.running[number] = lease
             if gate.closed:
                 await self._until_open(number, lease)
+                if self._decide(delivery, _STARTED).tries:  # it has expired meanwhile
+                    del self.running[number]
+                    settler.add(Ran(lease, _STARTED, self, self.clock.now_s()))
+                    continue
             gate.running += 1
             started_at = self.clock.now_s()
             try:
@@ -369,8 +373,9 @@ class Worker:
         try:
             async with self._gate.alone():
                 started_at = self.clock.now_s()
-                (held,) = await self._engine.start([lease])
-                if held:
+                if self._decide(lease.delivery, _STARTED).tries:
+                    outcome = _STARTED  # it has expired while it waited to be alone
+                elif (await self._engine.start([lease]))[0]:
                     outcome = await self._run_one(number, lease.delivery)
         except EngineUnavailable:
             outcome = None  # given back: it runs when its start can be put on record
@@ -398,14 +403,24 @@ class Worker:
                 self.running[number] = leases[0]
                 if self._gate.closed:
                     await self._gate.opened()
+                self._part_with_late(leases)
                 started_at = self.clock.now_s()
-                outcomes = await self._run_gathered(number, leases)
+                if leases:
+                    outcomes = await self._run_gathered(number, leases)
         finally:
             self.running.pop(number, None)
             del self.gathering[number]
             for lease, outcome in zip_longest(leases, outcomes):
                 self.settler.add(Ran(lease, outcome, self, started_at))
         return len(leases) or 1
+
+    def _part_with_late(self, leases: list[Lease]) -> None:
+        """Settle what has expired while its batch was gathered."""
+        may_expire = [lease for lease in leases if lease.delivery.event.extensions is not None]
+        for lease in may_expire:
+            if self._decide(lease.delivery, _STARTED).tries:
+                leases.remove(lease)
+                self.settler.add(Ran(lease, _STARTED, self, self.clock.now_s()))
 
     async def _run_gathered(self, number: int, leases: list[Lease]) -> Sequence[Outcome]:
         deliveries = [lease.delivery for lease in leases]

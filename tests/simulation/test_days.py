@@ -19,8 +19,9 @@ from eventflow.testing.simulation import Report, simulate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-NOT_YET = {Row.REPLACED}
-"""Rows that nothing takes so far."""
+NOT_YET = {Row.REPLACED, Row.COMMON_FULL, Row.RECOVERED_COMMON}
+"""Rows that nothing takes so far; the last two no day does: its doors refuse, and its router is
+never so slow that common fills. `tests/flow/test_rows.py` takes them."""
 SMALL: dict[str, Any] = {"events": 120, "hours": 0.1, "deaths": 1}
 
 

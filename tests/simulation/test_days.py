@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NOT_YET = {Row.REPLACED, Row.COMMON_FULL, Row.RECOVERED_COMMON}
 """Rows that nothing takes so far; the last two no day does: its doors refuse, and its router is
-never so slow that common fills. `tests/flow/test_rows.py` takes them."""
+never so slow that common fills. `tests/flow/test_door_parking.py` takes them."""
 SMALL: dict[str, Any] = {"events": 120, "hours": 0.1, "deaths": 1}
 
 

@@ -14,6 +14,9 @@ import msgspec
 
 from eventflow.delivery import Delivery
 
+FENCE_S = 24 * 3_600.0
+"""How long a `Keeper` remembers a hop that it was told to forget: it can't come back."""
+
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
     """A delivery in secondary storage."""

@@ -24,7 +24,7 @@ from eventflow.errors import EventFlowError, StorageUnavailable
 from eventflow.storage import schema
 from eventflow.storage.acts import act_row, override_row, replayed, settings_row
 from eventflow.storage.audit import AuditLog, Head
-from eventflow.storage.protocol import Filter, Usage, Verdict
+from eventflow.storage.protocol import FENCE_S, Filter, Usage, Verdict
 from eventflow.storage.rows import micros
 from eventflow.storage.shelf import Shelf
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FENCE_S = 24 * 3600.0
 _BUSY_MS = 5_000
 """How long to wait for another node of this machine that is writing."""
 
@@ -314,7 +313,7 @@ class SqliteStorage:
     def _fence(self, pairs: Sequence[tuple[str, int]]) -> None:
         now_us = micros(self._clock.now_s())
         self._connection.execute(_SET_FENCE, (msgspec.json.encode(pairs).decode(), now_us))
-        self._connection.execute("DELETE FROM fence WHERE at_us < ?", (now_us - micros(_FENCE_S),))
+        self._connection.execute("DELETE FROM fence WHERE at_us < ?", (now_us - micros(FENCE_S),))
 
     def _fenced(self, ids: Sequence[str]) -> dict[str, int]:
         row: Any = self._connection.execute(

@@ -17,7 +17,7 @@ from eventflow.storage.columns import STATES
 from eventflow.storage.postgres import trail
 from eventflow.storage.postgres.link import Link, connect
 from eventflow.storage.postgres.shelf import PostgresShelf, Tallied
-from eventflow.storage.protocol import Filter, Usage, Verdict
+from eventflow.storage.protocol import FENCE_S, Filter, Usage, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from eventflow.storage.postgres.link import Connection
     from eventflow.storage.protocol import Actor, AuditRow, Group, Kept, Page
 
-FENCE_S = 24 * 3600.0
-"""How long a hop that was forgotten can't come back."""
 LEASE_S = 30.0
 """How long others leave alone what a node was given as due: as long as a lease of an engine."""
 

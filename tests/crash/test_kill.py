@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import random
 import signal
-import socket
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from tests.crash.kill_app import CONCURRENCY
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +33,7 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         self.runs = folder / "runs"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.runs.touch()
         self._command = (

@@ -11,7 +11,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.e2e.shop import Shop, free_port
+from tests.e2e.shop import Shop
+from tests.ports import free_port
 
 from eventflow import AsyncClient, Client, Event, NodeUnavailable
 from eventflow.errors import InvalidEvent, TooLarge

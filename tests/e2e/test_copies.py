@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.e2e.shop import EVENTFLOW, ORDERS, Shop, event, free_port
+from tests.e2e.shop import EVENTFLOW, ORDERS, Shop, event
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

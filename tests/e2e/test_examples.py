@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.e2e.shop import Shop, free_port
+from tests.e2e.shop import Shop
+from tests.ports import free_port
 
 from eventflow.cli.main import COMMANDS
 from eventflow.cli.reference import help_of

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from tests.e2e.test_signed_door import Node, free_port
+from tests.e2e.test_signed_door import Node
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import socket
 import sqlite3
 import sys
 from collections import Counter
@@ -22,6 +21,7 @@ import pytest
 from aiohttp import web
 from tests.e2e.test_real_input import Endpoints, until_still
 from tests.e2e.test_webhooks import SECRET, requests
+from tests.ports import free_port
 from tests.sinks.mail_server import MailServer
 from tests.sinks.test_sql_outage import gone, locked
 
@@ -105,13 +105,6 @@ to = "team@example.com"
 subject = "{{{{ event.type }}}}"
 text = "{{{{ event.id }}}}"
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Node:

@@ -9,8 +9,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from tests.e2e.shop import EVENTFLOW, free_port
+from tests.e2e.shop import EVENTFLOW
 from tests.e2e.terminal import follow
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.error import HTTPError
 
 import pytest
-from tests.e2e.shop import free_port
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

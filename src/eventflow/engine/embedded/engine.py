@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +15,6 @@ from eventflow.engine.embedded.backup import Written, write_backup
 from eventflow.engine.embedded.cleaning import Cleaner
 from eventflow.engine.embedded.committer import Committer, Txn
 from eventflow.engine.embedded.dedup import Key, key_of, keys_of
-from eventflow.engine.embedded.journal import Journal
 from eventflow.engine.embedded.parking import Arrivals, Parking, kept_in_common
 from eventflow.engine.embedded.placement import Placement
 from eventflow.engine.embedded.queues import (
@@ -35,7 +33,6 @@ from eventflow.engine.embedded.run import Origin, Run
 from eventflow.engine.embedded.settlement import LOST, Settlement, wake
 from eventflow.engine.embedded.state import State
 from eventflow.engine.embedded.storage import EmbeddedStorage
-from eventflow.engine.embedded.writer import ThreadWriter, Writer
 from eventflow.engine.protocol import (
     Act,
     Applied,
@@ -60,16 +57,15 @@ from eventflow.engine.runs import Leases, Receipts
 from eventflow.errors import BackupRefused, EngineUnavailable, QueueFull
 from eventflow.policy.admission import room
 from eventflow.policy.priority import frame
-from eventflow.storage.shelf import Shelf
 
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import apsw
-
     from eventflow.clock import Clock
+    from eventflow.engine.embedded.journal import Journal
+    from eventflow.engine.embedded.writer import Writer
     from eventflow.engine.protocol import Run as AnyRun
     from eventflow.event import Event
 
@@ -629,57 +625,6 @@ class EmbeddedEngine:
             await done
         finally:
             self.committer.writer.stop()
-
-
-async def open_engine(  # noqa: PLR0913  # what an engine needs to be opened with
-    path: str,
-    *,
-    clock: Clock,
-    draw_bits: Callable[[int], int],
-    durability: str = "fsync",
-    audit_key: bytes | None = None,
-    writer: Callable[[], Writer] = ThreadWriter,
-    vfs: str | None = None,
-    shelf: Callable[[apsw.Connection], Shelf] = Shelf,
-) -> EmbeddedEngine:
-    """Open the journal at `path` (":memory:" keeps nothing) and read it back.
-
-    Args:
-        path: The file; made if it is not there.
-        clock: Tells the time of day.
-        draw_bits: Draws so many random bits: for refs. `random.Random.getrandbits`.
-        durability: "fsync" or "os", see G1.
-        audit_key: HMAC key of the audit chain.
-        writer: Makes what runs the journal: `InlineWriter` in a simulation.
-        vfs: SQLite VFS: for crash tests.
-        shelf: Makes the storage's table access: for tests that let it fail.
-
-    Raises:
-        JournalInUse: another process has it open.
-        JournalUnreadable: damaged, not a journal, or of a newer version.
-    """
-    chain = str(uuid.UUID(int=draw_bits(128), version=4))
-    journal = Journal(
-        path,
-        now_s=clock.now_s(),
-        chain=chain,
-        durability=durability,
-        vfs=vfs,
-        audit_key=audit_key,
-        shelf=shelf,
-    )
-    try:
-        engine = EmbeddedEngine(journal, writer(), clock, draw_bits)
-        journal.begin()
-    except BaseException:
-        journal.close(clean=False)
-        raise
-    try:
-        await engine.recover_crashed()
-    except BaseException:
-        await engine.close()
-        raise
-    return engine
 
 
 def _state_of(entry: Entry) -> str:

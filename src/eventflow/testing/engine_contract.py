@@ -1283,6 +1283,14 @@ class Counting(EngineBench):
         assert (topics["a"].created, topics["a"].queued) == (1, 1)
         assert (topics["b"].created, topics["b"].retrying) == (1, 1)
 
+    async def test_g8_what_was_released_counts_when_it_is_delivered(self, engine: Engine) -> None:
+        await bring(engine, "a", event("1"))
+        for end in (RELEASED, RELEASED, DELIVERED):
+            await settle(engine, await lease_one(engine, topic("a")), end)
+
+        counts = (await true_census(engine, self.storage(engine))).topics["a"]
+        assert (counts.created, counts.delivered, counts.unaccounted) == (1, 1, 0)
+
     @pytest.mark.parametrize("seed", range(6))
     async def test_g8_the_counts_are_true_all_through_a_long_story(
         self, engine: Engine, seed: int

@@ -223,7 +223,7 @@ class Settlement:
             key = _key(step)
             again = key in keys or self._desk.ledger.has(key)
             changes += _changes(step, again=again)
-            if _ends(step):
+            if _leaves(step):
                 keys.append(key)
             for leg in step.legs:
                 self._audit(leg)
@@ -316,7 +316,14 @@ def item(queue: Queue, delivery: Delivery) -> Item:
 
 
 def _ends(step: Step) -> bool:
+    """Return whether its lease ends: what is released or waits on is leased at this hop again."""
     return all(leg.place is not None for leg in step.legs)
+
+
+def _leaves(step: Step) -> bool:
+    """Return whether no lease of this hop comes after it: then its end is counted once."""
+    released = any(isinstance(leg.place, Released) for leg in step.legs)
+    return _ends(step) and not released and not _stays(step)
 
 
 def _changes(step: Step, *, again: bool) -> Iterator[Change]:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from eventflow.delivery import Delivery
+from eventflow.delivery import COMMON, Attempt, Delivery, Reason, Row
+from eventflow.policy.decide import MAX_CRASHES
 
 if TYPE_CHECKING:
-    from eventflow.delivery import Place
+    from eventflow.delivery import Parked, Place
     from eventflow.engine.protocol import Note, Placing
+    from eventflow.event import Event
 
 _HISTORY_MAX = 200
 """Attempts kept with a delivery, the first and the latest ones."""
@@ -57,6 +59,45 @@ def brought_back(item: Placing, now: float) -> Delivery:
         due_at=None,
     )
     return back
+
+
+def let_in(event: Event, ref: str, place: Parked, now: float) -> Delivery:
+    """Return the delivery of an event that is parked at the door."""
+    return Delivery(
+        event,
+        ref,
+        COMMON,
+        accepted_at=now,
+        entered_at=now,
+        tally=place.tally,
+        due_at=place.due_at,
+        reason=place.reason,
+    )
+
+
+def crashed(old: Delivery, now: float) -> Delivery:
+    """Return a delivery that was running when its node died: one more crash is counted."""
+    tally = msgspec.structs.replace(old.tally, crashes=old.tally.crashes + 1)
+    attempt = Attempt(old.entered_at, now, "crashed", "crash", round=tally.rounds)
+    delivery: Delivery = msgspec.structs.replace(old, tally=tally, history=(*old.history, attempt))
+    return delivery
+
+
+def crash_row(delivery: Delivery, now: float) -> dict[str, Any]:
+    """Return the row of the trail for a run that died with its node."""
+    poison = delivery.tally.crashes >= MAX_CRASHES
+    return {
+        "at": now,
+        "what": f"delivery.{Row.NODE_DIED.value}",
+        "ref": delivery.ref,
+        "topic": delivery.topic,
+        "delivery": delivery.id,
+        "hop": delivery.hop,
+        "from": "running",
+        "to": "queued",
+        "reason": Reason.POISON.value if poison else "node_died",
+        "tally": msgspec.structs.asdict(delivery.tally),
+    }
 
 
 def audit_row(

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from eventflow.delivery import COMMON, Delivery
+from eventflow.delivery import COMMON
 from eventflow.engine.embedded.dedup import keys_of
 from eventflow.engine.embedded.journal import Change, StorageUnit
-from eventflow.engine.moves import audit_row
+from eventflow.engine.moves import audit_row, let_in
 from eventflow.errors import QueueFull, StorageUnavailable
 from eventflow.storage.protocol import Filter
 from eventflow.storage.rows import kept_of
@@ -99,17 +99,7 @@ class Arrivals:
         self._now = now
         place = way.place
         deliveries = [
-            Delivery(
-                event,
-                ref,
-                COMMON,
-                accepted_at=now,
-                entered_at=now,
-                tally=place.tally,
-                due_at=place.due_at,
-                reason=place.reason,
-            )
-            for event, ref in zip(events, refs, strict=True)
+            let_in(event, ref, place, now) for event, ref in zip(events, refs, strict=True)
         ]
         change = Change()
         change.count(COMMON, created=len(deliveries))

@@ -12,20 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from eventflow.delivery import Attempt, Reason, Row, Tally
 from eventflow.engine.embedded.records import Begun, Returned, Started, stated
+from eventflow.engine.moves import crash_row, crashed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from eventflow.delivery import Delivery
     from eventflow.engine.embedded.committer import Committer, Txn
     from eventflow.engine.embedded.queues import Anchor, Entry
     from eventflow.engine.embedded.run import Run
-
-_POISON_CRASHES = 3
 
 
 class Riders:
@@ -62,10 +57,10 @@ class Riders:
     def crashes(self, entries: Iterable[Entry], now: float) -> None:
         """Count one more crash for each of these, in memory at once."""
         for entry in entries:
-            entry.delivery = _crashed(entry.delivery, now)
+            entry.delivery = crashed(entry.delivery, now)
             entry.started = False
             self._crashed.append(entry)
-            self._audit.append(_crash_row(entry.delivery, now))
+            self._audit.append(crash_row(entry.delivery, now))
         if self._crashed:
             self._committer.kick()
 
@@ -127,25 +122,3 @@ def _split(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
         [entry for entry in live if not entry.settling],
         [entry for entry in live if entry.settling],
     )
-
-
-def _crashed(old: Delivery, now: float) -> Delivery:
-    tally: Tally = msgspec.structs.replace(old.tally, crashes=old.tally.crashes + 1)
-    attempt = Attempt(old.entered_at, now, "crashed", "crash", round=tally.rounds)
-    return msgspec.structs.replace(old, tally=tally, history=(*old.history, attempt))
-
-
-def _crash_row(delivery: Delivery, now: float) -> dict[str, Any]:
-    poison = delivery.tally.crashes >= _POISON_CRASHES
-    return {
-        "at": now,
-        "what": f"delivery.{Row.NODE_DIED.value}",
-        "ref": delivery.ref,
-        "topic": delivery.topic,
-        "delivery": delivery.id,
-        "hop": delivery.hop,
-        "from": "running",
-        "to": "queued",
-        "reason": Reason.POISON.value if poison else "node_died",
-        "tally": msgspec.structs.asdict(delivery.tally),
-    }

@@ -7,15 +7,13 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from eventflow.delivery import Reason, Row
 from eventflow.engine.jetstream.depths import Depths
 from eventflow.engine.jetstream.forgets import Forgets
 from eventflow.engine.jetstream.leasing import Book, is_topic
 from eventflow.engine.jetstream.ledger import Ledger
 from eventflow.engine.jetstream.notes import Notes
 from eventflow.engine.jetstream.stored import Note
+from eventflow.engine.moves import crash_row
 from eventflow.engine.protocol import Plan
 from eventflow.errors import EngineUnavailable, StorageUnavailable
 from eventflow.policy.priority import frame
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from eventflow.engine.protocol import Queue
     from eventflow.storage.protocol import Keeper
 
-_POISON_CRASHES = 3
 _SAFETY = 0.01
 """Part of a lease that this node takes off: the server's began a little earlier."""
 _GONE_S = 120.0
@@ -163,18 +160,4 @@ class Desk:
 
     async def tell_of_crash(self, held: Held, now: float) -> None:
         """Write the audit row of a run that died."""
-        delivery = held.delivery
-        poison = delivery.tally.crashes >= _POISON_CRASHES
-        row = {
-            "at": now,
-            "what": f"delivery.{Row.NODE_DIED.value}",
-            "ref": delivery.ref,
-            "topic": delivery.topic,
-            "delivery": delivery.id,
-            "hop": delivery.hop,
-            "from": "running",
-            "to": "queued",
-            "reason": Reason.POISON.value if poison else "node_died",
-            "tally": msgspec.structs.asdict(delivery.tally),
-        }
-        await self.tell([row])
+        await self.tell([crash_row(held.delivery, now)])

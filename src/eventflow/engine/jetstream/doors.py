@@ -15,7 +15,7 @@ from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.publishing import BATCH_MAX
 from eventflow.engine.jetstream.stored import encode
 from eventflow.engine.jetstream.wire import Duplicated, Full, Item, Refused
-from eventflow.engine.moves import audit_row
+from eventflow.engine.moves import audit_row, let_in
 from eventflow.engine.protocol import Fallback, Receipt
 from eventflow.engine.refs import first_ref, refs_from
 from eventflow.errors import EngineUnavailable, QueueFull, StorageUnavailable
@@ -292,16 +292,7 @@ class Doors:
         kept = []
         rows = []
         for arrival in new:
-            delivery = Delivery(
-                arrival.event,
-                arrival.ref,
-                COMMON,
-                accepted_at=now,
-                entered_at=now,
-                tally=place.tally,
-                due_at=place.due_at,
-                reason=place.reason,
-            )
+            delivery = let_in(arrival.event, arrival.ref, place, now)
             kept.append(kept_of(delivery, "parked", now))
             rows.append([audit_row(delivery, place, "door", now, way.note)])
         try:

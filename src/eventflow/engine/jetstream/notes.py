@@ -16,12 +16,11 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from eventflow.delivery import COMMON, Attempt, Delivery, Tally
+from eventflow.delivery import COMMON, Delivery
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.stored import Note, Unreadable, decode, encode
 from eventflow.engine.jetstream.wire import Item, Refused
+from eventflow.engine.moves import crashed
 from eventflow.engine.protocol import Kind
 from eventflow.errors import EngineUnavailable
 
@@ -131,10 +130,7 @@ def as_leased(
     unasked = delivery.tally.crashes == 0 and times - 1 > told
     if not unasked and not started:
         return delivery, False
-    tally: Tally = msgspec.structs.replace(delivery.tally, crashes=delivery.tally.crashes + 1)
-    attempt = Attempt(delivery.entered_at, now, "crashed", "crash", round=tally.rounds)
-    history = (*delivery.history, attempt)
-    return msgspec.structs.replace(delivery, tally=tally, history=history), True
+    return crashed(delivery, now), True
 
 
 def _read(body: bytes) -> Note | None:

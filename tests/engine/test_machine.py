@@ -240,6 +240,11 @@ class EngineMachine(RuleBasedStateMachine):
         assert all(receipt.duplicate for receipt in receipts), "acknowledged on a full disk"
         self._accepted(events, receipts)
 
+    @rule(first=st.integers(0, 40))
+    def accept_until_full(self, first: int) -> None:
+        for number in range(first, first + 3):
+            self.accept([*range(7 * number, 7 * number + 7)], None)
+
     def _accepted(self, events: Sequence[Event], receipts: Sequence[Receipt]) -> None:
         for given, receipt in zip(events, receipts, strict=True):
             assert receipt.ref is not None
@@ -383,6 +388,13 @@ class EngineMachine(RuleBasedStateMachine):
         self.clock(LEASE_S + 1)
         for name in TOPICS:
             self.lease(name, limit=9)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), ends=st.lists(ENDS, min_size=1, max_size=6))
+    def settle_what_ran_out(self, data: st.DataObject, ends: list[list[str]]) -> None:
+        """It is lost, though nobody else has it yet."""
+        self.clock(LEASE_S + 1)
+        self.settle(data, ends)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), end=ENDS)
@@ -660,6 +672,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 CLOCK_AT_REST = 0.0
+LOTS = 8
 STORIES = 1_500
 ALWAYS = ("accepted", "full", "routed", "owed", "lost", "crashed", "crashed by time", "placed")
 EXPECTED = (
@@ -682,13 +695,20 @@ def _clean_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.timeout(120)
 def test_any_story() -> None:
+    """Tells stories until each of the usual outcomes was met: almost always the first lot will do.
+
+    Which ones a lot meets is chance, and a test must not fail by it.
+    """
     SEEN.clear()
-    run_state_machine_as_test(
-        EngineMachine,
-        settings=settings(
-            max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=QUIET
-        ),
-    )
+    for _ in range(LOTS):
+        run_state_machine_as_test(
+            EngineMachine,
+            settings=settings(
+                max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=QUIET
+            ),
+        )
+        if all(SEEN[name] for name in ALWAYS):
+            return
 
     assert {name for name in ALWAYS if not SEEN[name]} == set(), "stories that go nowhere"
 

@@ -25,6 +25,7 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 TOP: dict[str, Any] = {
     "engine.url": "sqlite:eventflow.db",
     "engine.monitor": "",
+    "engine.replicas": 1,
     "engine.node": "",
     "engine.durability": "fsync",
     "engine.memory_limit_bytes": 512 * MIB,
@@ -176,6 +177,7 @@ def test_every_key_can_be_given() -> None:
     text = """
         engine.url = "memory:"
         engine.monitor = "http://127.0.0.1:8222"
+        engine.replicas = 3
         engine.node = "n1"
         engine.durability = "os"
         engine.memory_limit = "1GiB"

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from eventflow.config.kinds import Integer, Kind, Number, Unfit
+from eventflow.config.kinds import Integer, Kind, Number, Odd, Unfit
 from eventflow.config.quantities import Duration, ShareOrRate, Size
 from eventflow.config.tree import location, show
 from eventflow.config.units import Share
 
 ENDS: list[tuple[Kind, list[Any], list[Any]]] = [
     (Integer(1, 10, "events"), [1, 10], [0, 11]),
+    (Odd(1, 5, "servers"), [1, 3, 5], [0, 2, 4, 7, True]),
     (Number(0.5, 2.0), [0.5, 2, 2.0], [0.4999, 2.0001]),
     (Duration(0.001, 60.0), ["1ms", "60s", "1m"], ["0.9ms", "60001ms"]),
     (Duration(0.0, 1.0), ["0s", "1s"], ["1001ms"]),

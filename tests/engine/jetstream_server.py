@@ -18,11 +18,13 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nats
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -67,8 +69,14 @@ def binary() -> str:
 class Server:
     """A running nats-server whose data outlive it: `start` goes on with what is there."""
 
-    def __init__(self, folder: Path, *, port: int = -1, sync: bool = True) -> None:
-        """A port of -1 is any that is free; without `sync` it answers before it has synced."""
+    def __init__(
+        self, folder: Path, *, port: int = -1, sync: bool = True, cluster: str = ""
+    ) -> None:
+        """A port of -1 is any that is free; without `sync` it answers before it has synced.
+
+        `cluster` is what makes it one of several: see `Cluster`.
+        """
+        self._cluster = cluster
         self._folder = folder
         self._port = port
         self._sync = "always" if sync else "2m"
@@ -93,6 +101,7 @@ class Server:
               store_dir: {json.dumps(str(self._folder / "streams"))}
               sync_interval: {self._sync}
             }}
+            {self._cluster}
             """
         )
         with (self._folder / "nats.log").open("ab") as log:
@@ -117,6 +126,54 @@ class Server:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+class Cluster:
+    """Three servers that keep their streams together."""
+
+    def __init__(self, folder: Path) -> None:
+        ports = [free_port() for _ in range(3)]
+        routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
+        self._servers = []
+        for number, port in enumerate(ports, start=1):
+            (folder / f"s{number}").mkdir()
+            cluster = f"""
+            server_name: s{number}
+            cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}
+            """
+            self._servers.append(Server(folder / f"s{number}", cluster=cluster))
+
+    def start(self) -> None:
+        """Start all, and wait until they have a leader.
+
+        Raises:
+            RuntimeError: they found none in time.
+        """
+        for server in self._servers:
+            server.start()
+        give_up_at = time.monotonic() + 3 * START_S
+        while not any(self._leads(server) for server in self._servers):
+            if time.monotonic() > give_up_at:
+                self.kill()
+                raise RuntimeError("three nats-servers found no leader")
+            time.sleep(0.05)
+
+    @staticmethod
+    def _leads(server: Server) -> bool:
+        with urllib.request.urlopen(f"{server.monitor}/jsz", timeout=ANSWER_S) as answer:  # noqa: S310  # http: of the loopback
+            told = json.load(answer)
+        meta = told.get("meta_cluster", {})
+        return bool(meta.get("leader")) and len(meta.get("replicas") or []) == 2
+
+    @property
+    def url(self) -> str:
+        """All of them, separated by commas."""
+        return ",".join(server.url for server in self._servers)
+
+    def kill(self) -> None:
+        """End all as a crash would."""
+        for server in self._servers:
+            server.kill()
 
 
 @contextmanager
@@ -291,9 +348,9 @@ class Stream:
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Client]:
+async def connected(server: Server | Cluster) -> AsyncIterator[Client]:
     """Connect to a server; on leaving, the connection may be gone already."""
-    client = await nats.connect(server.url, allow_reconnect=False)
+    client = await nats.connect(server.url.split(","), allow_reconnect=False)
     try:
         yield client
     finally:
@@ -321,6 +378,15 @@ async def stream(client: Client, *, capacity: int, **more: Any) -> Stream:
     }
     await ask(client, f"STREAM.CREATE.{name}", **config)
     return Stream(client, name)
+
+
+async def clear(server: Server | Cluster) -> None:
+    """Delete all streams."""
+    async with connected(server) as client:
+        told = await ask(client, "STREAM.NAMES")
+        await asyncio.gather(
+            *(ask(client, f"STREAM.DELETE.{name}") for name in told.get("streams") or ())
+        )
 
 
 async def ask(client: Client, what: str, **body: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The JetStream engine keeps the engine contract on a real server, one replica.
+"""The JetStream engine keeps the engine contract on real servers, with one replica and with three.
 
-Time can't be virtual here: the server has its own. Instead the clock runs `RATE` times as fast, and
+Time can't be virtual here: the server has its own. Instead the clock runs `rate` times as fast, and
 the engine asks the server for leases, delays and windows that are as much shorter.
 """
 
@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from tests.engine.jetstream_server import Server
+from tests.engine.jetstream_server import Cluster, Server, clear
 
 from eventflow.engine.jetstream import JetStreamEngine, open_engine
 from eventflow.errors import StorageUnavailable
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 # takes away now and then. In CI `tests/app/test_jetstream_node.py` speaks to a server.
 pytestmark = pytest.mark.prove
 
-RATE = 20.0
 EPOCH_S = 1_767_225_600.0
 WRITTEN_S = 0.3
 """In real seconds: the server writes down a little later what it has delivered (see the ADR)."""
 
 
 class FastClock:
-    """A clock whose seconds are shorter."""
+    """A clock of which so many seconds pass in a real one."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
         self._began = time.monotonic()
 
     def now_s(self) -> float:
-        return EPOCH_S + (time.monotonic() - self._began) * RATE
+        return EPOCH_S + (time.monotonic() - self._began) * self._rate
 
 
 class FaultyStorage(SqliteStorage):
@@ -75,12 +75,14 @@ class OnOneServer:
     """One server with one replica, and one node."""
 
     PLAN: ClassVar[Plan]
+    replicas = 1
+    rate = 20.0
 
     @pytest.fixture(autouse=True)
     def _server(self, tmp_path: Path) -> Iterator[None]:
         self.folder = tmp_path
-        self.clock = FastClock()
-        self.server = Server(tmp_path)
+        self.clock = FastClock(self.rate)
+        self.server: Server | Cluster = Server(tmp_path)
         self.server.start()
         self.opened: list[JetStreamEngine] = []
         yield
@@ -95,7 +97,8 @@ class OnOneServer:
             storage=storage,
             clock=self.clock,
             node="n1",
-            rate=RATE,
+            replicas=self.replicas,
+            rate=self.rate,
             draw_bits=Random(1).getrandbits,
         )
         self.opened.append(engine)
@@ -112,7 +115,7 @@ class OnOneServer:
                 await one.close()
 
     async def let_pass(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / RATE)
+        await asyncio.sleep(seconds / self.rate)
 
     def now_s(self) -> float:
         return self.clock.now_s()
@@ -146,4 +149,33 @@ class OnOneServer:
 
 
 class TestOneServer(OnOneServer, DurableEngineContract):
+    pass
+
+
+class OnThreeServers(OnOneServer):
+    """Three servers with three replicas, and one node. They serve all tests: to agree takes 5 s."""
+
+    replicas = 3
+    rate = 4.0
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+        cluster = Cluster(tmp_path_factory.mktemp("servers"))
+        cluster.start()
+        yield cluster
+        cluster.kill()
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tmp_path: Path, cluster: Cluster) -> Iterator[None]:
+        self.folder = tmp_path
+        self.clock = FastClock(self.rate)
+        self.server = cluster
+        self.opened: list[JetStreamEngine] = []
+        yield
+        asyncio.run(clear(cluster))
+
+
+@pytest.mark.timeout(180)  # three that were killed take some 5 s to agree on a leader
+class TestThreeServers(OnThreeServers, DurableEngineContract):
     pass

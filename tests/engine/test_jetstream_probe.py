@@ -1,9 +1,8 @@
 """What JetStream does, where the promises G3 to G7 rest on it.
 
-The engine on JetStream is not written yet; its Protocol is. These tests pin the facts of the world
-that the Protocol was fitted to, so that it is known now whether both engines can keep it. They
-speak to a real server in plain requests and know nothing of EventFlow but its frame of weights.
-Each says what to do if it fails one day: then the world has changed, not our code.
+These tests pin the facts of the world that the engine on JetStream rests on. They speak to a real
+server in plain requests and know nothing of EventFlow but its frame of weights. Each says what to
+do if it fails one day: then the world has changed, not our code.
 
 ADR 0002 and ADR 0003 stand on what is seen here.
 """
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.engine.jetstream_server import (
     STORE_FAILED,
+    Cluster,
     Refused,
     Server,
     Stored,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow  # a real server, and its real time
 
+NEVER = str(2**63 - 1)
+"""A sequence that no stream comes to."""
 LEASE_S = 0.5
 SOON_S = 2.0
 """Longer than anything here takes that is going to come at all."""
@@ -385,6 +387,35 @@ class TestIds:
         assert known == Stored(1, duplicate=True)
         assert (unknown.value.code, too_early.value.code) == (10070, 10071)
         assert await queue.depth() == 1
+
+
+class TestThreeReplicas:
+    """What is otherwise where three servers hold each stream."""
+
+    @pytest.mark.timeout(60)  # three servers take some 5 s to agree on a leader
+    async def test_an_id_is_asked_for_by_an_impossible_sequence(self, tmp_path: Path) -> None:
+        """There the id is looked at before the sequence it expects, also where there is no room.
+
+        Not by an impossible last id, as on one server: that is looked at after the servers have
+        agreed to store it, and from then on the stream answers nobody until its leader changes.
+        """
+        servers = Cluster(tmp_path)
+        servers.start()
+        try:
+            async with connected(servers) as client:
+                queue = await stream(client, capacity=2, num_replicas=3)
+                await queue.put("a", "a:0")
+                await queue.put("b", "b:0")
+
+                known = await queue.put("x", "a:0", Nats_Expected_Last_Sequence=NEVER)
+                with pytest.raises(Refused) as unknown:
+                    await queue.put("x", "x:0", Nats_Expected_Last_Sequence=NEVER)
+
+                assert known == Stored(1, duplicate=True)
+                assert unknown.value.code == 10071
+                assert await queue.depth() == 2
+        finally:
+            servers.kill()
 
 
 class TestLane:

@@ -74,6 +74,7 @@ async def _on_servers(
             storage=storage,
             clock=clock,
             node=jetstream.node_name(node),
+            replicas=said.replicas,
             monitor=said.monitor,
             durability=said.durability,
             draw_bits=draw_bits,

@@ -91,6 +91,24 @@ class Integer(Kind):
 
 
 @dataclass(frozen=True)
+class Odd(Integer):
+    """An odd number of something: of what votes."""
+
+    @property
+    def expected(self) -> str:
+        """All of them."""
+        *first, last = (str(number) for number in range(self.least, self.most + 1, 2))
+        return f"{', '.join(first)} or {last} {self.unit}".rstrip()
+
+    def read(self, raw: object) -> int:
+        """Take the odd integers of the range; `least` is one of them."""
+        number = super().read(raw)
+        if number % 2 == 0:
+            raise Unfit(self.expected)
+        return number
+
+
+@dataclass(frozen=True)
 class Number(Kind):
     """A number without a unit."""
 

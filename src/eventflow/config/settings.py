@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from eventflow.config import texts
-from eventflow.config.kinds import Integer, Number
+from eventflow.config.kinds import Integer, Number, Odd
 from eventflow.config.quantities import Duration, Size
 from eventflow.config.schema import Derived, Follows, Many, Shape
 from eventflow.config.secret import Secret
@@ -44,6 +44,12 @@ class EngineSettings:
     """Monitoring ports of the NATS servers: asked at start whether they sync before they answer.
 
     Empty asks nobody. Without `sync_interval: always` a power cut loses what servers had confirmed.
+    """
+
+    replicas: Annotated[int, Odd(1, 5, "servers")] = 1
+    """How many NATS servers hold each stream.
+
+    With 3 of them one may be lost, with 5 two. One server alone can't have more than 1.
     """
 
     node: Annotated[str, texts.NODE_NAME] = ""

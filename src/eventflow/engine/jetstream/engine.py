@@ -304,6 +304,6 @@ async def open_engine(  # noqa: PLR0913  # all a node has to say
         EngineUnavailable: no server answers, or one keeps less than is wanted.
     """
     kept = await check(monitor, durability)
-    wire = await Wire.connect(url)
+    wire = await Wire.connect(url, replicas)
     desk = Desk(wire, storage, clock, node, rate)
     return JetStreamEngine(desk, Streams(wire, replicas, rate), draw_bits, kept)

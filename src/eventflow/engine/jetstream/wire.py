@@ -39,11 +39,15 @@ LONGEST_PAUSE_S = 0.5
 _STORE_FAILED = 10077
 _NO_RESOURCES = 10023
 _DUPLICATE_IN_BATCH = 10201
-_WRONG_LAST_ID = 10070
+_EXPECTED_OTHERWISE = {10070, 10071}
 _NOT_FOUND = 10037
 _NO_CLUSTER = 10074
 _BAD_REQUEST_STATUS = range(400, 500)
-_NEVER_AN_ID = "ef:none"
+_IMPOSSIBLE_ALONE = {"Nats-Expected-Last-Msg-Id": "ef:none"}
+_IMPOSSIBLE_AMONG_SEVERAL = {"Nats-Expected-Last-Sequence": str(2**63 - 1)}
+"""What a publish may expect that is never so, and that is looked at after its own id. The order
+differs: one server looks at sequences before the id; among several, expecting an id is looked at
+so late that the stream answers nobody any more until it has another leader."""
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -99,13 +103,18 @@ class Message(NamedTuple):
 class Wire:
     """One connection to the servers."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, replicas: int = 1) -> None:
         self.client = client
         self.closed = False
+        self._impossible = _IMPOSSIBLE_ALONE if replicas == 1 else _IMPOSSIBLE_AMONG_SEVERAL
 
     @staticmethod
-    async def connect(url: str) -> Wire:
+    async def connect(url: str, replicas: int = 1) -> Wire:
         """Connect; later losses are mended by themselves.
+
+        Args:
+            url: Of one or more servers, separated by commas.
+            replicas: How many servers hold each stream.
 
         Raises:
             EngineUnavailable: no server answers there, or an old one.
@@ -123,7 +132,7 @@ class Wire:
             )
         except (OSError, nats.errors.Error, TimeoutError) as error:
             raise EngineUnavailable(f"no NATS server answers at {url} ({error!r})") from error
-        wire = Wire(client)
+        wire = Wire(client, replicas)
         found = client.connected_server_version
         if (found.major, found.minor) < OLDEST_SERVER:
             await wire.close()
@@ -237,14 +246,13 @@ class Wire:
     async def known(self, subject: str, id: str) -> int | None:
         """Return where the message with this id stood, None where the stream knows no such id.
 
-        Asked by a publish that can't be stored: its own id is looked at before the id that it
-        expects to be the last one.
+        Asked by a publish that can't be stored: its own id is looked at before what it expects.
         """
-        headers = {"Nats-Msg-Id": id, "Nats-Expected-Last-Msg-Id": _NEVER_AN_ID}
+        headers = {"Nats-Msg-Id": id, **self._impossible}
         try:
             told = await self._insist(subject, b"", headers)
         except Refused as refused:
-            if refused.code == _WRONG_LAST_ID:
+            if refused.code in _EXPECTED_OTHERWISE:
                 return None
             raise
         return int(told["seq"])

@@ -9,6 +9,7 @@
       EngineUnavailable   the engine can't take anything now: nothing was stored
       JournalInUse        another process holds the journal: nothing was opened
       JournalUnreadable   the journal is damaged or of another version: it was left as it is
+      NameInUse           another node has this one's name: nothing was started
       BackupRefused       a backup can't be written there, or not now: none was written
       NodeUnavailable     no node answers, or it can take nothing now: sending again is safe
       Unauthorized        the node does not know the token, or does not allow this with it
@@ -131,6 +132,18 @@ class JournalUnreadable(EventFlowError):
         )
         self.path = path
         self.reason = reason
+
+
+class NameInUse(EventFlowError):
+    """Another node on the same servers has this one's name. Nothing was started."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f"node name {name!r} is in use by {holder}; nothing was started. "
+            f"Give this node a name of its own ([engine] node), or stop that one."
+        )
+        self.name = name
+        self.holder = holder
 
 
 class BackupRefused(EventFlowError):

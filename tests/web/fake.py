@@ -71,6 +71,7 @@ class FakeNode:
         self.acts: list[tuple[str, Any, Actor]] = []
         self.reasons: list[str] = []
         self.backups: list[str | None] = []
+        self.members: list[dict[str, Any]] = []
 
     def keep(self, *kept: Delivery, state: str = "dead") -> None:
         for one in kept:
@@ -109,6 +110,10 @@ class FakeNode:
             "unaccounted": 0,
             "topics": {"common": {"created": 3}, "email": topic, "<x>": {}},
         }
+
+    async def nodes(self) -> Mapping[str, Any]:
+        self._check()
+        return {"nodes": self.members, "undone": ["recover"]}
 
     async def topics(self) -> Sequence[Mapping[str, Any]]:
         self._check()

@@ -26,6 +26,9 @@ class TestReading:
     async def test_head_is_get_without_its_body(self, client: Client) -> None:
         assert (await client.send("HEAD", "/v1/stats")).status == 200
 
+    async def test_nodes(self, client: Client) -> None:
+        assert (await client.get("/v1/nodes")).json() == {"nodes": [], "undone": ["recover"]}
+
     async def test_topics(self, client: Client) -> None:
         assert (await client.get("/v1/topics")).json() == {
             "topics": [{"name": "email", "paused": False}]
@@ -411,6 +414,18 @@ class TestPage:
         node.paused["email"] = True
 
         assert "<td>email (paused)</td>" in (await client.get("/")).body.decode()
+
+    async def test_shows_the_nodes_where_there_are_several(
+        self, client: Client, node: FakeNode
+    ) -> None:
+        one = {"name": "n1", "state": "alive", "roles": ["accept", "<route>"]}
+        node.members = [one]
+        assert "n1" not in (await client.get("/")).body.decode()
+
+        node.members = [one, {**one, "name": "n2", "state": "missing"}]
+        text = (await client.get("/")).body.decode()
+        assert "<td>n2</td><td>missing</td><td>accept, &lt;route&gt;</td>" in text
+        assert "No living node does this: recover." in text
 
     async def test_nothing_in_it_runs_or_is_loaded(self, client: Client) -> None:
         """The policy forbids it, and names are text."""

@@ -13,6 +13,7 @@ from eventflow.config import Share
 from eventflow.config.units import format_share
 from eventflow.delivery import COMMON
 from eventflow.errors import EngineUnavailable
+from eventflow.policy.nodes import undone
 from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
 from eventflow.telemetry.metrics import CONTENT_TYPE
@@ -179,6 +180,12 @@ class Door:
             "storage": {"used_bytes": usage.used_bytes, "max_bytes": usage.max_bytes},
             "topics": topics,
         }
+
+    async def nodes(self) -> Mapping[str, Any]:
+        """Return the nodes on the same queues, and what none of the living ones does."""
+        members = self._engine.members()
+        alive = [one.roles for one in members if one.state == "alive"]
+        return {"nodes": [views.node(one) for one in members], "undone": list(undone(alive))}
 
     async def topics(self) -> Sequence[Mapping[str, Any]]:
         """Return each topic with its settings."""

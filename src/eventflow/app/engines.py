@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
 from eventflow.app.build import audit_key_of
 from eventflow.engine.embedded import EmbeddedEngine, open_engine
+from eventflow.engine.members import Member
 from eventflow.errors import ConfigError
 from eventflow.storage.sqlite import open_storage
+from eventflow.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +23,15 @@ if TYPE_CHECKING:
     from eventflow.engine.jetstream import JetStreamEngine
 
     AnyEngine = EmbeddedEngine | JetStreamEngine
+
+
+def member_of(settings: Settings, now: float) -> Member:
+    """Return what this node tells the others of itself."""
+    host = socket.gethostname()
+    name = settings.engine.node or host
+    return Member(
+        name=name, host=host, pid=os.getpid(), version=VERSION, started_at=now, beat_at=now
+    )
 
 
 async def engine_of(
@@ -59,7 +71,7 @@ async def _on_servers(
         why = f"nats:// needs the package {error.name!r}, which is not installed"
         raise ConfigError([f"[engine] url: {why}. Install eventflow[nats]"]) from error
     said = settings.engine
-    node = said.node or socket.gethostname()
+    node = member_of(settings, clock.now_s()).name
     path: Path | None = settings.storage.path
     storage = await open_storage(
         ":memory:" if path is None else str(path),

@@ -201,6 +201,7 @@ class EventFlow:
             EngineUnavailable: no NATS server answers.
             JournalInUse: another process has the journal open.
             JournalUnreadable: the journal is damaged, or of another version.
+            NameInUse: another node on the same NATS servers has this one's name.
         """
         if self._flow is not None:
             raise EventFlowError("this node has been started already")
@@ -211,6 +212,7 @@ class EventFlow:
         )
         self._engine = engine
         try:
+            await engine.join(engines.member_of(settings, around.clock.now_s()))
             operators = of_settings(await engine.storage.overrides())
             if operators:
                 settings, wanted, built = self._overridden(operators, (settings, wanted, built))

@@ -54,6 +54,10 @@ class StoppedDoor(Door):
             "topics": topics,
         }
 
+    async def nodes(self) -> Mapping[str, Any]:
+        """Return none: nobody works on the file."""
+        return {"nodes": [], "undone": []}
+
     async def backup(self, name: str | None, by: Actor) -> Written:
         """Refuse: a stopped file is copied without a door."""
         del name, by

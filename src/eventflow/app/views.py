@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from eventflow.app.outlook import Surroundings
     from eventflow.delivery import Attempt, Delivery
+    from eventflow.engine.members import Member
     from eventflow.engine.protocol import Counts, Found
     from eventflow.flow.topic import Topic
     from eventflow.storage.protocol import AuditRow, Kept
@@ -51,6 +52,21 @@ def topic_stats(
     }
     shown["breaker"] = None  # not in this version
     return shown
+
+
+def node(one: Member) -> dict[str, Any]:
+    """Return what is known of a node."""
+    return {
+        "name": one.name,
+        "state": one.state,
+        "roles": list(one.roles),
+        "version": one.version,
+        "host": one.host,
+        "pid": one.pid,
+        "url": one.url or None,
+        "started_at": moment(one.started_at),
+        "beat_at": moment(one.beat_at),
+    }
 
 
 def _counted(metrics: Metrics, metric: Metric, topic: str) -> int:

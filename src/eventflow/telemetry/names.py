@@ -367,6 +367,25 @@ ENGINE_FAILED = LogEvent(
     ("error",),
 )
 ENGINE_RESTORED = LogEvent("engine.restored", "info", "The engine takes events again.")
+NODE_AWAITED = LogEvent(
+    "name.awaited",
+    "info",
+    "A node of this name was there lately: start waits until it is known to have gone.",
+    ("node", "holder", "wait_s"),
+)
+NAME_LOST = LogEvent(
+    "name.lost",
+    "error",
+    "Another node has this one's name: this one was not heard for too long. It takes nothing more, "
+    "and ends.",
+    ("node", "holder"),
+)
+UNREADABLE = LogEvent(
+    "message.unread",
+    "warning",
+    "A later release wrote it, or it is damaged: it is left as it is, for nodes that can read it.",
+    ("where", "reason"),
+)
 HANDLER_BLOCKED = LogEvent(
     "handler.blocked",
     "error",

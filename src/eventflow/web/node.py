@@ -123,6 +123,10 @@ class Node(Protocol):
         """Return the ledger as `GET /v1/stats` shows it: what JSON can hold, times as text."""
         ...
 
+    async def nodes(self) -> Mapping[str, Any]:
+        """Return `nodes`, those on the same queues, and `undone`: roles that no living one has."""
+        ...
+
     async def topics(self) -> Sequence[Mapping[str, Any]]:
         """Return each topic with its settings and whether it is `paused`, `common` included.
 

@@ -93,6 +93,12 @@ async def get_stats(call: Call) -> Response:
     return Json(await call.node.stats())
 
 
+async def get_nodes(call: Call) -> Response:
+    """Answer which nodes work on the same queues."""
+    call.query()
+    return Json(await call.node.nodes())
+
+
 async def get_metrics(call: Call) -> Response:
     """Answer the metrics as Prometheus reads them."""
     body, content_type = await call.node.metrics()

@@ -32,6 +32,7 @@ COLUMNS = (
     "discarded",
     "archived",
 )
+NODE_COLUMNS = ("state", "roles", "version", "host", "started_at", "beat_at")
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
 body { margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
@@ -54,11 +55,12 @@ async def get_page(call: Call) -> HTMLResponse:
         "content-security-policy": POLICY,
         "referrer-policy": "no-referrer",
     }
-    return HTMLResponse(render(await call.node.stats()), headers=headers)
+    page = render(await call.node.stats(), await call.node.nodes())
+    return HTMLResponse(page, headers=headers)
 
 
-def render(stats: Mapping[str, Any]) -> str:
-    """Return the page for what `GET /v1/stats` answers."""
+def render(stats: Mapping[str, Any], nodes: Mapping[str, Any]) -> str:
+    """Return the page for what `GET /v1/stats` and `GET /v1/nodes` answer."""
     head = "".join(f'<th scope="col">{name}</th>' for name in ("topic", *COLUMNS))
     rows = "".join(_row(name, topic) for name, topic in stats.get("topics", {}).items())
     return f"""<!doctype html>
@@ -78,6 +80,7 @@ unaccounted {_text(stats.get("unaccounted"))}. Every {REFRESH_S} seconds this pa
 <thead><tr>{head}</tr></thead>
 <tbody>{rows}</tbody>
 </table></div>
+{_nodes(nodes)}
 <p>This is not the dashboard yet. All that there is to see and do is in the HTTP interface
 (<code>/v1/stats</code>, <code>/v1/deliveries</code>, <code>/v1/groups</code>) and the command
 <code>eventflow</code>.</p>
@@ -90,6 +93,28 @@ def _row(name: str, topic: Mapping[str, Any]) -> str:
     paused = " (paused)" if topic.get("paused") else ""
     cells = "".join(f"<td>{_text(topic.get(column))}</td>" for column in COLUMNS)
     return f"<tr><td>{escape(name)}{paused}</td>{cells}</tr>"
+
+
+def _nodes(told: Mapping[str, Any]) -> str:
+    """Return the nodes as a table, where there are several."""
+    nodes, undone = told.get("nodes", ()), told.get("undone", ())
+    said = f"<p>No living node does this: {_text(', '.join(undone))}.</p>" if undone else ""
+    if len(nodes) < 2:
+        return said
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("node", *NODE_COLUMNS))
+    rows = "".join(
+        f"<tr><td>{_text(node['name'])}</td>"
+        + "".join(f"<td>{_text(_words(node.get(column)))}</td>" for column in NODE_COLUMNS)
+        + "</tr>"
+        for node in nodes
+    )
+    return (
+        f"<div><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody>\n</table></div>{said}"
+    )
+
+
+def _words(value: Any) -> Any:
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def _text(value: Any) -> str:

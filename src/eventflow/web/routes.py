@@ -113,6 +113,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="GET",
+        path="/v1/nodes",
+        role=Role.READ,
+        handler=operations.get_nodes,
+        summary="the nodes that work on the same queues",
+        answers={200: "the nodes"},
+    ),
+    Route(
+        method="GET",
         path="/v1/topics",
         role=Role.READ,
         handler=operations.get_topics,

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from eventflow.clock import Clock
     from eventflow.engine.embedded.journal import Journal
     from eventflow.engine.embedded.writer import Writer
+    from eventflow.engine.members import Member
     from eventflow.engine.protocol import Run as AnyRun
     from eventflow.event import Event
 
@@ -117,6 +118,7 @@ class EmbeddedEngine:
         self.storage = EmbeddedStorage(self.state, self.committer, clock)
         self._closing: asyncio.Future[None] | None = None
         self._backup: asyncio.Task[Written] | None = None
+        self._me: Member | None = None
 
     def _read_back(
         self,
@@ -591,6 +593,18 @@ class EmbeddedEngine:
     def announce(self, url: str) -> None:
         """Let those who find the file in use know where this node can be asked."""
         self.journal.announce(url)
+        if self._me is not None:
+            self._me = msgspec.structs.replace(self._me, url=url)
+
+    async def join(self, me: Member) -> None:
+        """Be the one node of this file: its lock has seen to that."""
+        self._me = me
+
+    def members(self) -> Sequence[Member]:
+        """Return the nodes on these queues: this one."""
+        if self._me is None:
+            return ()
+        return (msgspec.structs.replace(self._me, beat_at=self.clock.now_s()),)
 
     def _check_open(self) -> None:
         if self._closing is not None:

@@ -9,7 +9,8 @@ pulling     pull requests to a consumer
 streams     declaring streams and consumers up front
 depths      how full the streams are
 notes       what is new of deliveries that stay where they are
-ledger      what this node has counted
+ledger      what each node has counted
+membership  which nodes there are, and whose name is whose
 desk        what all of the following share
 leasing     by the frame of weights, or by what is due
 doors       accepting events

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from eventflow.engine.jetstream.depths import FRESH_S
@@ -12,6 +12,7 @@ from eventflow.engine.jetstream.desk import Desk
 from eventflow.engine.jetstream.doors import Doors
 from eventflow.engine.jetstream.leasing import Line
 from eventflow.engine.jetstream.looking import Looking
+from eventflow.engine.jetstream.membership import Membership
 from eventflow.engine.jetstream.monitoring import check
 from eventflow.engine.jetstream.placing import Placement
 from eventflow.engine.jetstream.settling import Settlement
@@ -36,14 +37,16 @@ from eventflow.engine.protocol import (
 from eventflow.engine.runs import Leases, Receipts
 from eventflow.errors import BackupRefused, EngineUnavailable, StorageUnavailable
 from eventflow.event import from_parts
+from eventflow.policy.nodes import BEAT_S
 from eventflow.policy.priority import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
     from pathlib import Path
 
     from eventflow.clock import Clock
     from eventflow.engine.jetstream.leasing import Held
+    from eventflow.engine.members import Member
     from eventflow.event import Event
     from eventflow.storage.protocol import Keeper
 
@@ -68,26 +71,36 @@ class JetStreamEngine:
         self._begun: set[asyncio.Future[Any]] = set()
         self._applying = asyncio.Lock()
         self._loaded = False
+        self._membership = Membership(desk.wire, desk.clock)
+        self._life = f"{draw_bits(64):016x}"
         self._keeping: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         self.storage: Keeper = desk.storage
+
+    async def join(self, me: Member) -> None:
+        """Take this node's name among those on the same servers, and be heard from now on.
+
+        Raises:
+            NameInUse: another node has it.
+            EngineUnavailable: no answer, or the servers refuse the stream for it.
+        """
+        with self._declaring():
+            await self._streams.declare_nodes()
+        await self._membership.join(me, self._life)
+        self._beating = asyncio.ensure_future(self._beat())
 
     async def apply(self, plan: Plan) -> Applied:
         self._check_open()
         async with self._applying:
             desk = self._desk
-            try:
+            with self._declaring():
                 await self._streams.declare(plan)
-                if not self._loaded:
-                    await desk.ledger.load()
-                    await desk.notes.load()
-                    await self._doors.load()
-                    self._loaded = True
-            except Refused as refused:
-                raise EngineUnavailable(
-                    f"the NATS servers refuse a stream of {self._streams.replicas} replicas "
-                    f"({refused})"
-                ) from refused
+            if not self._loaded:
+                await desk.ledger.load()
+                await desk.notes.load()
+                await self._doors.load()
+                self._loaded = True
             desk.plan = plan
             desk.frame = frame(plan.weights)
             desk.storage.resize(plan.storage_max_bytes)
@@ -203,7 +216,23 @@ class JetStreamEngine:
         return self._desk.depths.gauge(Queue(Kind.TOPIC, topic)).first_at
 
     def announce(self, url: str) -> None:
-        """Others find this node by its door, not by its file: nothing to do."""
+        """Let the other nodes, and those who ask them, know where this node's door is."""
+        self._membership.announce(url)
+
+    def members(self) -> Sequence[Member]:
+        """Return the nodes on these servers, those that have gone lately too; a second old."""
+        return self._membership.members()
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps this node from doing anything."""
+        holder = self._membership.lost
+        return None if holder is None else f"another node has its name now: {holder}"
+
+    @property
+    def broken(self) -> bool:
+        """Whether only another process can go on."""
+        return self._membership.lost is not None
 
     async def backup(self, path: Path) -> NoReturn:
         """Refuse: the servers keep the queues.
@@ -229,19 +258,23 @@ class JetStreamEngine:
             line.wake()
         if self._begun:
             await asyncio.wait(self._begun)
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        ending = [task for task in (self._keeping, self._beating) if task is not None]
+        for task in ending:
+            task.cancel()
+        if ending:
+            await asyncio.wait(ending)
         await desk.finish()
         await desk.notes.close()
+        await self._membership.leave()
         await desk.wire.close()
         await desk.storage.close()
 
     async def cut_off(self) -> None:
         """Be gone as after a crash of this process: nothing is ended, nothing given back."""
         self._desk.closing = True
-        if self._keeping is not None:
-            self._keeping.cancel()
+        for task in (self._keeping, self._beating):
+            if task is not None:
+                task.cancel()
         await self._desk.wire.close()
 
     # inside ------------------------------------------------------------------------
@@ -254,14 +287,31 @@ class JetStreamEngine:
         return await asyncio.shield(doing)
 
     def _check_open(self) -> None:
-        if self._closing is not None:
+        if self._closing is not None or self._desk.closing:
             raise EngineUnavailable("it is closed")
+        if self.fault is not None:
+            raise EngineUnavailable(self.fault)
+
+    @contextmanager
+    def _declaring(self) -> Iterator[None]:
+        try:
+            yield
+        except Refused as refused:
+            raise EngineUnavailable(
+                f"the NATS servers refuse a stream of {self._streams.replicas} replicas ({refused})"
+            ) from refused
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            await _if_possible(self._membership.beat())
 
     async def _keep(self) -> None:
         """Every second: how full the streams are, and what nobody asked for goes back."""
         while True:
             await asyncio.sleep(FRESH_S)
             await _if_possible(self._desk.depths.refresh())
+            await _if_possible(self._desk.ledger.refresh())
             await _if_possible(self._desk.tell([]))
             await _if_possible(self._desk.forgets.carry_out())
             await _if_possible(self._looking.look_into_storage())

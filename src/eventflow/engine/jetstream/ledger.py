@@ -1,7 +1,9 @@
 """What this node has counted, written before it lets go of what it counted (G8).
 
 The counters of a node are one message, the latest one of its subject. What common has ever been
-given is no counter: it is the number of its last message.
+given is no counter: it is the number of its last message. The records of the other nodes are read
+anew every second, so that each node can show the ledger of all; that of a node which has died is
+never dropped.
 
 A lease may end a second time: after a crash between the record and the acks, and because a server
 that is killed forgets acks of its last moments, though it had confirmed them. So ends are
@@ -13,17 +15,19 @@ from __future__ import annotations
 import asyncio
 from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.stored import Counters, Record, Unreadable, decode, encode
 from eventflow.engine.jetstream.wire import Item, Refused
 from eventflow.errors import EngineUnavailable
+from eventflow.telemetry.logging import log
+from eventflow.telemetry.names import UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from eventflow.engine.jetstream.wire import Wire
+    from eventflow.engine.jetstream.wire import Message, Wire
 
 _PAGE = 100
 REMEMBERED_S = 120.0
@@ -36,16 +40,29 @@ Change = tuple[str, str, int]
 """Topic, counter, by how much."""
 
 
+class Other(NamedTuple):
+    """The record of another node."""
+
+    seq: int
+    """Of the message it stands in."""
+    record: Record
+    unsure: frozenset[str]
+    """Ends that it counts: asked for at each settlement."""
+
+
+_UNKNOWN = Other(0, Record(inf, {}, []), frozenset())
+
+
 class Ledger:
     """The counters of all nodes; this node's can be changed."""
 
     def __init__(self, wire: Wire, node: str, now: float) -> None:
         self._wire = wire
-        self._node = node
+        self._subject = f"ef.ledger.{node}"
         self._own = Record(now, {}, [])
         self._ended: dict[str, float] = {}
         """By lease, the latest last: when its end was confirmed, by this node's clock; else inf."""
-        self._others: dict[str, Record] = {}
+        self._others: dict[str, Other] = {}
         self._writing: asyncio.Future[None] | None = None
         self._next: asyncio.Future[None] | None = None
 
@@ -53,37 +70,67 @@ class Ledger:
         """Read what all nodes have counted, this one in an earlier life too.
 
         Raises:
-            EngineUnavailable: a record is of another format.
+            EngineUnavailable: this node's record is of another format, or no answer.
         """
-        for message in await self._wire.read(names.LEDGER, "ef.ledger.*", 0, _PAGE):
-            node = names.ref_of(message.subject)
+        own = await self._wire.get(names.LEDGER, last_by_subj=self._subject)
+        if own is not None:
             try:
-                record = decode(message.body, Record, f"the ledger of node {node}")
+                self._own = _read(own)
             except Unreadable as unreadable:
                 raise EngineUnavailable(str(unreadable)) from unreadable
-            if node != self._node:
-                self._others[node] = record
-            else:
-                self._own = record
-                self._ended = dict.fromkeys(record.unsure, inf)
+            self._ended = dict.fromkeys(self._own.unsure, inf)
+        await self.refresh()
         # The first line says since when is counted, also if nothing ever is.
         await self.commit(())
+
+    async def refresh(self) -> None:
+        """Read what the other nodes have counted since.
+
+        Raises:
+            EngineUnavailable: no answer.
+        """
+        after = 0
+        while True:
+            page = await self._wire.read(names.LEDGER, "ef.ledger.*", after, _PAGE)
+            for message in page:
+                if message.subject != self._subject:
+                    self._take(message)
+            if len(page) < _PAGE:
+                return
+            after = page[-1].seq
+
+    def _take(self, message: Message) -> None:
+        node = names.ref_of(message.subject)
+        known = self._others.get(node, _UNKNOWN)
+        if known.seq == message.seq:
+            return
+        try:
+            record = _read(message)
+        except Unreadable as unreadable:
+            # A node of a later release: what it counted up to here is all that is known of it.
+            log(UNREADABLE, where=names.LEDGER, reason=str(unreadable))
+            record = known.record
+        self._others[node] = Other(message.seq, record, frozenset(record.unsure))
 
     @property
     def since(self) -> float:
         """When the first node began to count."""
-        return min(record.since for record in (self._own, *self._others.values()))
+        return min(record.since for record in self._records())
 
     @property
     def repeats(self) -> int:
         """Deliveries that came through twice."""
-        records = (self._own, *self._others.values())
-        return sum(one.repeated for record in records for one in record.topics.values())
+        return sum(one.repeated for record in self._records() for one in record.topics.values())
+
+    def _records(self) -> Iterator[Record]:
+        yield self._own
+        for other in self._others.values():
+            yield other.record
 
     def counters(self, topic: str) -> Counters:
         """Return a topic's counters, of all nodes."""
         total = Counters()
-        for record in (self._own, *self._others.values()):
+        for record in self._records():
             one = record.topics.get(topic)
             if one is not None:
                 total.created += one.created
@@ -138,6 +185,10 @@ class Ledger:
         self._writing, self._next = self._next, None
         self._own.unsure = list(islice(reversed(self._ended), RECORDED_MAX))[::-1]
         try:
-            await self._wire.put(Item(f"ef.ledger.{self._node}", "", encode(self._own)))
+            await self._wire.put(Item(self._subject, "", encode(self._own)))
         except Refused as refused:
             raise EngineUnavailable(f"{names.LEDGER}: {refused}") from refused
+
+
+def _read(message: Message) -> Record:
+    return decode(message.body, Record, f"the ledger of node {names.ref_of(message.subject)}")

@@ -107,6 +107,7 @@ class Looking:
         """Return the ledger."""
         desk = self._desk
         await desk.depths.settle()
+        await desk.ledger.refresh()
         await desk.forgets.carry_out()
         kept, gone = await self.look_into_storage()
         names_known = {queue.topic for queue in desk.depths.gauges}

@@ -6,6 +6,7 @@
                 EF_NOTES              what is new of deliveries that stay where they are
                 EF_DOOR               ids of events that were parked at the door
                 EF_LEDGER             each node's counters
+                EF_NODES              each node's last word
     consumer    critical high normal low of a queue, `mover` of a lane
     subject     ef.common.<priority>.<slot>.<key>.<ref>
                 ef.t.<topic>.<priority>.<slot>.<key>.<ref>
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 NOTES = "EF_NOTES"
 DOOR = "EF_DOOR"
 LEDGER = "EF_LEDGER"
+NODES = "EF_NODES"
 MOVER = "mover"
 RANKS = tuple(priority.value for priority in PRIORITIES)
 """The consumers of a queue, by rank."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventflow.delivery import COMMON
 from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.membership import KEPT_S
 from eventflow.engine.jetstream.wire import Refused
 from eventflow.engine.protocol import Kind, Queue
 
@@ -37,6 +38,10 @@ class Streams:
         self._wire = wire
         self.replicas = replicas
         self._rate = rate
+
+    async def declare_nodes(self) -> None:
+        """Make what nodes need to know of each other, before anything else."""
+        await self._own(names.NODES, "ef.node.>", max_age=int(KEPT_S * _NS))
 
     async def declare(self, plan: Plan) -> None:
         """Make or change all that this plan asks for."""

@@ -1,5 +1,7 @@
 """Lets all programs of the bench take turns, and prints one table; `--json FILE` keeps it all.
 
+`--peers` adds (g): other queues, which are installed for it, in a folder of their own.
+
 In turns, because a machine's speed drifts: what is compared was measured in the same minutes. Each
 figure is the median of its runs, with the least and the greatest.
 """
@@ -16,6 +18,9 @@ import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from bench.peers import redis
+from bench.peers.installing import Missing, installed
 
 
 class Contestant(NamedTuple):
@@ -62,15 +67,32 @@ CONTESTANTS = {
     ]
     + [Contestant("(f) lateness of 100,000 retries", ("retries",), ("p50_ms", "p99_ms"))],
 }
+PEERS = {"celery": "Celery", "dramatiq": "Dramatiq", "taskiq": "Taskiq", "bullmq": "BullMQ"}
+SYNCED = "(g) BullMQ, with fsync"
+"""The fastest peer that keeps what it accepts over a power cut, as (b) does."""
+CONTESTANTS["g"] = [
+    Contestant(
+        f"(g) {called}, {'with' if fsync else 'no'} fsync",
+        ("peers", name, *(("--fsync",) if fsync else ())),
+        ("per_s", "drained_per_s"),
+        floor=EMPTY,
+    )
+    for name, called in PEERS.items()
+    for fsync in (False, True)
+]
 ONCE = ("retries", "memory")
 """What takes long and varies little is measured fewer times."""
 FEW = 3
+AT_MOST_S = 600.0
+"""For one run of one program."""
 
 
 def measure(one: Contestant) -> dict[str, float]:
     """Run a program once, in a process of its own."""
     command = [sys.executable, "-m", f"bench.{one.arguments[0]}", *one.arguments[1:]]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603  # ours
+    done = subprocess.run(  # noqa: S603  # ours
+        command, stdout=subprocess.PIPE, text=True, check=True, timeout=AT_MOST_S
+    )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -103,6 +125,34 @@ def table(contestants: list[Contestant], runs: dict[str, list[dict[str, float]]]
     return "\n".join(lines)
 
 
+def beaten(runs: dict[str, list[dict[str, float]]]) -> str:
+    """Return how many times as fast as the fastest peer with fsync (b) was in the same run."""
+    ours = statistics.median(run["per_s"] for run in runs[EMPTY])
+    peer, alone = (
+        statistics.median(run[figure] for run in runs[SYNCED])
+        for figure in ("per_s", "drained_per_s")
+    )
+    return (
+        f"(b) is {ours / peer:.1f} times BullMQ with fsync from publish to handled, and "
+        f"{ours / alone:.1f} times what its workers alone handle of what was published before."
+    )
+
+
+def can_be_measured() -> bool:
+    """Return whether there are peers and their server; say what is missing."""
+    missing = None
+    if redis.program() is None:
+        missing = "there is no redis-server. Install Debian's package redis-server"
+    else:
+        try:
+            installed()
+        except Missing as error:
+            missing = str(error)
+    if missing is not None:
+        sys.stderr.write(f"(g) is left out: {missing}\n")
+    return missing is None
+
+
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
@@ -110,16 +160,24 @@ def _short(value: float) -> str:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("letters", nargs="*", default=list(CONTESTANTS), help="a to f; default all")
+    parser.add_argument("letters", nargs="*", help="a to g; default a to f")
+    parser.add_argument("--peers", action="store_true", help="g too")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="where to keep all figures")
     given = parser.parse_args()
-    contestants = [one for letter in given.letters for one in CONTESTANTS[letter]]
+    letters = given.letters or [letter for letter in CONTESTANTS if letter != "g"]
+    if given.peers and "g" not in letters:
+        letters.append("g")
+    if "g" in letters and not can_be_measured():
+        letters.remove("g")
+    contestants = [one for letter in letters for one in CONTESTANTS[letter]]
     # A floor has to be known before it is divided by.
-    contestants.sort(key=lambda one: bool(one.floor) + 2 * one.name.startswith("(f)"))
+    contestants.sort(key=lambda one: bool(one.floor) + 2 * one.name.startswith(("(f)", "(g)")))
     began = time.time()
     runs = in_turns(contestants, given.rounds)
     sys.stdout.write(table(contestants, runs) + "\n")
+    if EMPTY in runs and SYNCED in runs:
+        sys.stdout.write(beaten(runs) + "\n")
     if given.json:
         machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "began": began}
         given.json.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")

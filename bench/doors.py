@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvloop
 
-from bench.embedded import node, settled
+from bench.embedded import node
 from bench.floor import Disk, Wire
-from bench.lateness import Lateness
 from bench.report import fresh_folder
+from eventflow.app.measure.lateness import Lateness
+from eventflow.app.measure.rate import settled
 from eventflow.app.serving import tune
 from eventflow.web.server import Server, make_app
 

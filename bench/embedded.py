@@ -7,8 +7,6 @@ capacities 1,000,000, fsync before `publish_many` returns. Decodes the same byte
 from __future__ import annotations
 
 import argparse
-import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -16,12 +14,12 @@ import uvloop
 from bench.payload import TOPICS, batches
 from bench.report import answer, fresh_folder
 from eventflow import Delivery, Event, EventFlow
+from eventflow.app.measure.rate import measured, publish, settled
 from eventflow.app.serving import tune
-from eventflow.cloudevents import decode_batch
 from eventflow.storage.protocol import Actor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     Handler = Callable[[Event], Awaitable[None]]
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 CAPACITY = 1_000_000
 HELD = "held"
 """The topic of events that wait."""
-AHEAD = 4
-"""Batches being accepted at once: the floor keeps its best number of them on their way too."""
 
 
 def node(path: Path, handler: Handler, *, fan_out: bool = False) -> EventFlow:
@@ -48,17 +44,6 @@ def node(path: Path, handler: Handler, *, fan_out: bool = False) -> EventFlow:
     return flow
 
 
-async def publish(flow: EventFlow, bodies: Sequence[bytes], ahead: int = AHEAD) -> None:
-    """Decode and accept all bodies, some at once."""
-    given = iter(bodies)
-
-    async def some() -> None:
-        for body in given:
-            await flow.publish_many(decode_batch(body))
-
-    await asyncio.gather(*(some() for _ in range(ahead)))
-
-
 async def run(path: Path, events: int, *, fan_out: bool, waiting: int) -> dict[str, float]:
     """Return events a second, from the first decode until all is settled, durably."""
     handled = 0
@@ -74,25 +59,14 @@ async def run(path: Path, events: int, *, fan_out: bool, waiting: int) -> dict[s
     await publish(flow, batches(waiting, 500, topic=HELD))
     await publish(flow, batches(5_000, 500, prefix="warm"))
     await settled(flow)
-    before, cpu_s = handled, time.process_time()
-    began = time.perf_counter()
-    await publish(flow, bodies)
-    await settled(flow)
-    took_s = time.perf_counter() - began
-    cpu_s = time.process_time() - cpu_s
+    before = handled
+    took = await measured(flow, bodies)
     census = await flow.flow.tools.engine.census(walk=True)
     await flow.stop()
     assert handled - before == events * (len(TOPICS) if fan_out else 1), (handled, events)
     assert census.unaccounted == 0, census
     assert sum(counts.queued for counts in census.topics.values()) == waiting, census
-    return {"per_s": events / took_s, "cpu_us": cpu_s / events * 1e6}
-
-
-async def settled(flow: EventFlow) -> None:
-    """Wait until nothing waits in common and the three topics, nor runs there."""
-    depth = flow.flow.tools.engine.depth
-    while any(depth(name).queued + depth(name).running for name in ("common", *TOPICS)):  # noqa: ASYNC110  # asks the engine: no one event says it
-        await asyncio.sleep(0.002)
+    return {"per_s": took.per_s, "cpu_us": took.cpu_s / events * 1e6}
 
 
 def main() -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from bench.embedded import HELD, node, publish
+from bench.embedded import HELD, node
 from bench.payload import batches
 from bench.report import answer, fresh_folder
+from eventflow.app.measure.rate import publish
 from eventflow.app.serving import tune
 from eventflow.storage.protocol import Actor
 

@@ -10,6 +10,7 @@ listing     pages of deliveries, and all events for an export
 outlook     what holds a delivery, what is next, and when
 story       an event's trouble as sentences
 serving     a node with its door, until a signal
+measure     events a second and latency, of a configuration too
 """
 
 from eventflow.app.eventflow import EventFlow

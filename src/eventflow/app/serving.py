@@ -7,7 +7,7 @@ import contextlib
 import gc
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventflow.errors import ConfigError, EventFlowError
 from eventflow.flow.watchdog import BlockDetector
@@ -17,9 +17,11 @@ from eventflow.version import VERSION
 from eventflow.web.server import Server, make_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from eventflow.app.eventflow import EventFlow
+
+T = TypeVar("T")
 
 SWITCH_INTERVAL_S = 0.0001
 """How long a thread may hold the interpreter while another one wants it.
@@ -192,9 +194,14 @@ def run(flow: EventFlow, *, started: Callable[[str], None] | None = None) -> int
     """Serve in an event loop of its own, uvloop where there is one; return the exit status."""
     settings = flow.settings
     configure(settings.log.format, level=settings.log.level)
+    return in_loop(serve(flow, started=started))
+
+
+def in_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end in an event loop of its own: uvloop where there is one."""
     try:
         import uvloop  # noqa: PLC0415  # not on Windows
     except ImportError:
-        return asyncio.run(serve(flow, started=started))
+        return asyncio.run(work)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(flow, started=started))
+        return runner.run(work)

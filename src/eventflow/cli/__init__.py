@@ -3,7 +3,7 @@
     main       the commands, and which exit status an error means
     commands   what a command is
     page       how a help text looks
-    init check serve publish stats export audit backup doctor completion
+    init check serve publish stats export audit backup doctor bench completion
                a command each
     topics     topics, pause, resume
     deliveries deliveries, groups

@@ -15,6 +15,7 @@ from eventflow.cli import (
     acts,
     audit,
     backup,
+    bench,
     check,
     completion,
     deliveries,
@@ -63,7 +64,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     *deliveries.COMMANDS,
     *event.COMMANDS,
     *acts.COMMANDS,
-    *map(of_module, (export, audit, backup, doctor)),
+    *map(of_module, (export, audit, backup, doctor, bench)),
     completion.of(lambda: commands()),  # noqa: PLW0108  # it is defined below
 )
 """In the order in which the help shows them."""

@@ -145,3 +145,36 @@ async def test_one_that_does_is_said_to(server: Server, tmp_path: Path) -> None:
     flow, _ = node(server, tmp_path, monitor=server.monitor)
     async with flow:
         assert (await flow.door.stats())["durability"] == "fsync"
+
+
+async def test_a_user_that_is_revoked_makes_a_node_unready_until_it_is_back(tmp_path: Path) -> None:
+    known = "authorization { users: [{ user: shop, password: ten-small-boats }] }"
+    server = Server(tmp_path, more=known)
+    server.start()
+    try:
+        url = server.url.replace("//", "//shop:ten-small-boats@")
+        flow, ran = node(server, tmp_path, url=url)
+        async with flow:
+            assert await flow.door.ready() == []
+            server.reload(known.replace("ten", "nine"))
+            (reason,) = await ready_or(flow, wanted=False)
+            server.reload(known)
+            await ready_or(flow, wanted=True)
+            await flow.publish(registered("e1"))
+            stats = await drained(flow, 1)
+    finally:
+        server.kill()
+
+    assert "refuse user 'shop' with a password: they say 'authorization violation'" in reason
+    assert "It goes on trying" in reason
+    assert "ten-small-boats" not in reason
+    assert ran == {"e1": 1}
+    assert stats["unaccounted"] == 0
+
+
+async def ready_or(flow: EventFlow, *, wanted: bool) -> list[str]:
+    give_up_at = asyncio.get_running_loop().time() + SOON_S
+    while ((reasons := list(await flow.door.ready())) == [] and not wanted) or (reasons and wanted):
+        assert asyncio.get_running_loop().time() < give_up_at, reasons
+        await asyncio.sleep(0.05)
+    return reasons

@@ -24,6 +24,11 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 TOP: dict[str, Any] = {
     "engine.url": "sqlite:eventflow.db",
+    **{
+        f"engine.nats.{name}": None
+        for name in ("user", "password", "token", "creds", "nkey", "ca", "cert", "key")
+    },
+    "engine.nats.tls_first": False,
     "engine.monitor": "",
     "engine.replicas": 1,
     "engine.node": "",
@@ -175,7 +180,7 @@ def test_a_sink_has_the_time_its_topic_has() -> None:
 def test_every_key_can_be_given() -> None:
     """A file with each setting at another value than its default."""
     text = """
-        engine.url = "memory:"
+        engine.url = "nats://a"
         engine.monitor = "http://127.0.0.1:8222"
         engine.replicas = 3
         engine.node = "n1"
@@ -183,7 +188,13 @@ def test_every_key_can_be_given() -> None:
         engine.memory_limit = "1GiB"
         engine.history_max = 0
         engine.backups = "b"
-        storage = { url = "memory:", max_size = "1GB" }
+        engine.nats.user = "a"
+        engine.nats.password = "b"
+        engine.nats.ca = "c"
+        engine.nats.cert = "d"
+        engine.nats.key = "e"
+        engine.nats.tls_first = true
+        storage = { url = "sqlite:s.db", max_size = "1GB" }
         server = { host = "::1", port = 0, max_request = "2MiB", drain = "0s" }
         log = { level = "debug", format = "json" }
         audit = { key = "a-key-of-mine" }
@@ -215,7 +226,8 @@ def test_every_key_can_be_given() -> None:
     (topic,) = settings.topics
 
     same = {name for name, value in flat(settings).items() if TOP[name] == value}
-    assert same == {"routes", "server.tokens", "warnings"}
+    other_logins = {f"engine.nats.{name}" for name in ("token", "creds", "nkey")}
+    assert same == {"routes", "server.tokens", "warnings"} | other_logins
     assert topic.match == ("user.*", "order.**")
     assert topic.batch == BatchSettings(max=1, linger_s=0.0)
     assert topic.recovery.rate == 100 / 60

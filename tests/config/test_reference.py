@@ -136,6 +136,7 @@ class TestExample:
         )
         text = re.sub(r"^(max = 500|linger) ?.*\n", "", text, flags=re.MULTILINE)
         text = text.replace("starttls = false", "starttls = true")  # which its `ca_file` is for
+        text = re.sub(r"^(token|creds|nkey) = .*\n", "", text, flags=re.MULTILINE)  # one login
         whsec = f"whsec_{'A' * 32}"
         secrets = {
             "WEBHOOK_SECRET": whsec,
@@ -143,6 +144,7 @@ class TestExample:
             "GITHUB_WEBHOOK_SECRET": "x",
             "DB_PASSWORD": "x",
             "SMTP_PASSWORD": "x",
+            "NATS_PASSWORD": "x",
         }
         settings = parse(
             text,

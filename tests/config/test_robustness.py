@@ -150,9 +150,10 @@ WRONG_TYPES = {
 
 
 FLAGS = ("allow_private", "create", "fsync", "starttls", "tls", "verify")
-FITTING = {(("topics", "email", "sink", flag), "boolean") for flag in FLAGS} | {
-    (("topics", "email", "sink", body), "text") for body in ("html", "text")
-}
+FITTING: set[tuple[tuple[str, ...], str]] = {
+    (("topics", "email", "sink", flag), "boolean") for flag in FLAGS
+} | {(("topics", "email", "sink", body), "text") for body in ("html", "text")}
+FITTING |= {(("engine", "nats", "tls_first"), "boolean")}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=".".join)

@@ -132,7 +132,12 @@ def test_no_hint_shows_it_either(value: str) -> None:
         f'topics.a.sink = {{ type = "http", url = "https://{HIDDEN}@a:b" }}',
         f'topics.a.sink = {{ type = "http", url = "ftp://user:{HIDDEN}@a" }}',
         f'engine.url = "redis://user:{HIDDEN}@a"',
-        f'engine.url = "nats://user:{HIDDEN}@a"',
+        f'engine.url = "nats://user:{HIDDEN}@a b"',
+        f'engine.url = "nats://user:{HIDDEN}@a,tls://a"',
+        f'engine.url = "nats://user:{HIDDEN}@a,nats://b:{HIDDEN}@a"',
+        f'engine.nats = {{ user = "a", password = "{HIDDEN}\\n" }}',
+        f'engine.nats = {{ password = "{HIDDEN}" }}',
+        f'engine.nats = {{ token = ["{HIDDEN}"] }}',
         f'storage.url = "postgresql://user:{HIDDEN}@a"',
     ],
 )

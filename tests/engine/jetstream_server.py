@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -69,15 +70,13 @@ def binary() -> str:
 class Server:
     """A running nats-server whose data outlive it: `start` goes on with what is there."""
 
-    def __init__(
-        self, folder: Path, *, port: int = -1, sync: bool = True, cluster: str = ""
-    ) -> None:
+    def __init__(self, folder: Path, *, port: int = -1, sync: bool = True, more: str = "") -> None:
         """A port of -1 is any that is free; without `sync` it answers before it has synced.
 
-        `cluster` is what makes it one of several: see `Cluster`.
+        `more` is further configuration, as nats-server reads it.
         """
-        self._cluster = cluster
         self._folder = folder
+        self._more = more
         self._port = port
         self._sync = "always" if sync else "2m"
         self.monitor = ""
@@ -90,20 +89,7 @@ class Server:
         Raises:
             RuntimeError: it ended, or did not listen in time; with what it logged.
         """
-        config = self._folder / "nats.conf"
-        config.write_text(
-            f"""
-            host: 127.0.0.1
-            port: {self._port}
-            http: 127.0.0.1:-1
-            ports_file_dir: {json.dumps(str(self._folder))}
-            jetstream {{
-              store_dir: {json.dumps(str(self._folder / "streams"))}
-              sync_interval: {self._sync}
-            }}
-            {self._cluster}
-            """
-        )
+        config = self._configured()
         with (self._folder / "nats.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [binary(), "-c", str(config)], stdout=log, stderr=subprocess.STDOUT
@@ -119,6 +105,30 @@ class Server:
             time.sleep(0.01)
         told = json.loads(ports.read_text())
         self.url, self.monitor = told["nats"][0], told["monitoring"][0]
+
+    def reload(self, more: str) -> None:
+        """Let it run with other configuration, as an operator does: SIGHUP."""
+        self._more = more
+        self._configured()
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def _configured(self) -> Path:
+        config = self._folder / "nats.conf"
+        config.write_text(
+            f"""
+            host: 127.0.0.1
+            port: {self._port}
+            http: 127.0.0.1:-1
+            ports_file_dir: {json.dumps(str(self._folder))}
+            jetstream {{
+              store_dir: {json.dumps(str(self._folder / "streams"))}
+              sync_interval: {self._sync}
+            }}
+            {self._more}
+            """
+        )
+        return config
 
     def kill(self) -> None:
         """End it as a crash would: this one process, at once."""
@@ -141,7 +151,7 @@ class Cluster:
             server_name: s{number}
             cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}
             """
-            self._servers.append(Server(folder / f"s{number}", cluster=cluster))
+            self._servers.append(Server(folder / f"s{number}", more=cluster))
 
     def start(self) -> None:
         """Start all, and wait until they have a leader.

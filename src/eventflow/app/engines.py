@@ -87,6 +87,8 @@ async def _on_servers(
             clock=clock,
             node=jetstream.node_name(node),
             replicas=said.replicas,
+            access=said.nats,
+            encrypted=said.encrypted,
             monitor=said.monitor,
             durability=said.durability,
             draw_bits=draw_bits,

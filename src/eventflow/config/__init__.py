@@ -5,6 +5,7 @@ environment is passed in: `load(path, environ=os.environ)`.
 """
 
 from eventflow.config.load import load, parse
+from eventflow.config.nats import NatsSettings
 from eventflow.config.secret import Secret
 from eventflow.config.settings import (
     CommonSettings,
@@ -45,6 +46,7 @@ __all__ = [
     "Header",
     "HttpSinkSettings",
     "LogSettings",
+    "NatsSettings",
     "RecoverySettings",
     "RetrySettings",
     "RouteSettings",

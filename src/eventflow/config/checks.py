@@ -10,12 +10,14 @@ import ipaddress
 import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from eventflow.config.kinds import Unfit
+from eventflow.config.nats import split_user
 from eventflow.config.reader import Draft
 from eventflow.config.schema import Leaf, Table
 from eventflow.config.secret import Secret
-from eventflow.config.settings import STORAGE_URL
+from eventflow.config.settings import STORAGE_URL, on_servers
 from eventflow.config.sinks import SmtpSinkSettings
 from eventflow.config.sinks.sql import EVENT_KEY
 from eventflow.config.texts import WEBHOOK_SECRET
@@ -83,8 +85,7 @@ def follow(draft: Draft) -> None:
     """Fill in the defaults that follow another setting."""
     storage, engine = draft.get("storage", {}), draft.get("engine", {})
     if storage.get("url", FAULTY) is None and "url" in engine:
-        on_servers = _on_servers(engine["url"])
-        storage["url"] = STORAGE_URL if on_servers else engine["url"]
+        storage["url"] = STORAGE_URL if on_servers(engine["url"]) else engine["url"]
     for webhook in drafts(draft.get("webhooks")):
         scheme = webhook.get("scheme")
         if scheme is not None:
@@ -101,6 +102,7 @@ def follow(draft: Draft) -> None:
 def problems(subject: Subject) -> Iterator[str]:
     """Yield what can't go together."""
     yield from _one_place(subject)
+    yield from _one_login(subject)
     yield from _guarded_door(subject)
     yield from _told_apart(subject)
     yield from _sizes(subject)
@@ -119,20 +121,49 @@ def warnings(subject: Subject) -> Iterator[str]:
     """Yield what can, and probably was not meant."""
     yield from _unreached(subject)
     yield from _short_secrets(subject)
+    yield from _nats_in_the_clear(subject)
     yield from _cut_timeouts(subject)
 
 
 def _one_place(subject: Subject) -> Iterator[str]:
     engine, storage = subject.table("engine"), subject.table("storage")
     here, there = engine.get("url"), storage.get("url")
-    if not here or not there or (_on_servers(here) and there.startswith("sqlite:")):
+    if not here or not there or (on_servers(here) and there.startswith("sqlite:")):
         return
     if _place(here) != _place(there):
         yield ELSEWHERE.refusal(subject.where(storage, "url"))
 
 
-def _on_servers(url: object) -> bool:
-    return isinstance(url, str) and url.startswith("nats:")
+LOGINS: Final = ("user", "token", "creds", "nkey")
+"""Of `[engine.nats]`: the ways to say who the node is. One is enough, two contradict."""
+
+
+def _one_login(subject: Subject) -> Iterator[str]:
+    """How a node logs in on NATS servers: in one way, and wholly."""
+    engine = subject.table("engine")
+    nats, url = engine.get("nats"), engine.get("url")
+    if not isinstance(nats, Draft):
+        return
+    given = [name for name in LOGINS if nats.get(name, FAULTY) is not None]
+    users = split_user(url)[1] if on_servers(url) else ()
+    where = subject.where(engine, "url")
+    if len(users) > 1:
+        yield f"{where}: expected one user for all servers, got several"
+    if users and (given or nats.get("password") is not None):
+        yield f"{where}: expected a user there or in [engine.nats], got both"
+    if len(given) > 1:
+        first, second = given[:2]
+        yield f"{subject.where(nats, second)}: expected this or {first}, got both"
+    for one, other in (("user", "password"), ("cert", "key")):
+        yield from _both(subject, nats, one, other)
+
+
+def _both(subject: Subject, table: Draft, one: str, other: str) -> Iterator[str]:
+    """Yield a problem where one of two keys stands alone."""
+    first, second = table.get(one, FAULTY), table.get(other, FAULTY)
+    if (first is None) != (second is None) and FAULTY not in (first, second):
+        given, missing = (one, other) if second is None else (other, one)
+        yield f"{subject.where(table, given)}: expected a {missing} as well, got none"
 
 
 def _place(url: str) -> str:
@@ -282,12 +313,10 @@ def _mail_server(subject: Subject, topic: Draft) -> Iterator[str]:
     if not isinstance(sink, Draft) or sink.table.cls is not SmtpSinkSettings:
         return
     starttls, tls = sink.get("starttls", FAULTY), sink.get("tls", FAULTY)
-    username, password = sink.get("username", FAULTY), sink.get("password", FAULTY)
+    username = sink.get("username", FAULTY)
     if starttls is True and tls is True:
         yield f"{subject.where(sink, 'tls')}: expected this or starttls, got both"
-    if (username is None) != (password is None) and FAULTY not in (username, password):
-        given, other = ("username", "password") if password is None else ("password", "username")
-        yield f"{subject.where(sink, given)}: expected a {other} as well, got none"
+    yield from _both(subject, sink, "username", "password")
     host, plain = sink.get("host"), starttls is False and tls is False
     if plain and username is not None and host is not None and not _is_loopback(host):
         yield (
@@ -340,6 +369,23 @@ def _short_secrets(subject: Subject) -> Iterator[str]:
         if len(token["secret"].reveal()) < SHORT_SECRET:
             where = subject.where(token, "secret")
             yield f"{where}: shorter than {SHORT_SECRET} characters, it can be guessed"
+
+
+def _nats_in_the_clear(subject: Subject) -> Iterator[str]:
+    """What a node says to NATS servers, where anybody on the way can read it."""
+    engine = subject.table("engine")
+    url, nats = engine["url"], engine["nats"]
+    where = subject.where(engine, "url")
+    if not on_servers(url):
+        if any(value is not None and value is not False for value in nats.values()):
+            yield f"[engine.nats] has no effect: {where} names no NATS server"
+        return
+    plain, users = split_user(url)
+    hosts = [urlsplit(one).hostname or "" for one in plain.split(",")]
+    encrypted = url.startswith("tls:") or nats["ca"] or nats["cert"] or nats["tls_first"]
+    secret = users or nats["user"] or nats["token"]
+    if secret and not encrypted and not all(map(_is_loopback, hosts)):
+        yield f"{where}: the password may go in the clear: with tls:// it can't"
 
 
 def _cut_timeouts(subject: Subject) -> Iterator[str]:

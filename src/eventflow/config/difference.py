@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 
 RESTART: Final = frozenset({
     "engine.url",
+    "engine.nats.user",
+    "engine.nats.password",
+    "engine.nats.token",
+    "engine.nats.creds",
+    "engine.nats.nkey",
+    "engine.nats.ca",
+    "engine.nats.cert",
+    "engine.nats.key",
+    "engine.nats.tls_first",
+    "engine.monitor",
+    "engine.replicas",
+    "engine.node",
     "engine.durability",
     "storage.url",
     "audit.key",
@@ -26,7 +38,7 @@ RESTART: Final = frozenset({
     "log.level",
     "log.format",
 })  # fmt: skip
-"""Keys that are read once, when a node starts."""
+"""Keys that are read once, when a node starts. Of a table within a table it is all or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +77,7 @@ def applied(old: Settings, new: Settings) -> Settings:
             fields = {
                 one.field: getattr(ours, one.field)
                 for one in key.node.table.keys
-                if one.name in names
+                if one.name in {name.partition(".")[0] for name in names}
             }
             kept[key.field] = replace(getattr(new, key.field), **fields)
     return replace(new, **kept)

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SAMPLES: Final = {
+    "engine.nats.user": '"shop"',
+    "engine.nats.password": '"${NATS_PASSWORD}"',
+    "engine.nats.token": '"${NATS_TOKEN}"',
+    "engine.nats.creds": '"node.creds"',
+    "engine.nats.nkey": '"node.nk"',
+    "engine.nats.ca": '"ca.pem"',
+    "engine.nats.cert": '"node.pem"',
+    "engine.nats.key": '"node.key"',
     "audit.key": '"${AUDIT_KEY}"',
     "server.tokens": '[{ name = "shop", role = "publish", secret = "${SHOP_TOKEN}" }]',
     "webhooks.github.scheme": '"github"',

@@ -5,12 +5,13 @@ paragraph of its docstring what it is, the rest why default and range are as the
 `load` checks them; a value made by hand is taken as it is.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 
 from eventflow.config import texts
 from eventflow.config.kinds import Integer, Number, Odd
+from eventflow.config.nats import NatsSettings, split_user
 from eventflow.config.quantities import Duration, Size
 from eventflow.config.schema import Derived, Follows, Many, Shape
 from eventflow.config.secret import Secret
@@ -29,6 +30,11 @@ def _file(url: str) -> Path | None:
     return Path(path) if scheme == "sqlite" else None
 
 
+def on_servers(url: object) -> TypeGuard[str]:
+    """Return whether an engine's URL names NATS servers."""
+    return isinstance(url, str) and url.startswith(("nats:", "tls:"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """`[engine]`: what keeps the queues."""
@@ -37,7 +43,14 @@ class EngineSettings:
     """Where the queues are kept: a journal file, memory alone, or streams on NATS servers.
 
     A file in the working directory needs no other service. `memory:` forgets everything when
-    the process ends. Several servers are separated by commas.
+    the process ends. Several servers are separated by commas; with `tls://` nothing goes
+    unencrypted. A user and password in it become those of `[engine.nats]`, and are not shown.
+    """
+
+    nats: NatsSettings = field(default_factory=NatsSettings)
+    """User, keys and certificates for NATS servers.
+
+    A server that others can reach should ask who comes, and show who it is.
     """
 
     monitor: Annotated[str, texts.MONITOR_URLS] = ""
@@ -82,6 +95,21 @@ class EngineSettings:
     Who may use the HTTP interface must not be able to write anywhere else. Another disk is better.
     """
 
+    def __post_init__(self) -> None:
+        """Take user and password out of the URL, so that whoever shows it can't show them."""
+        if not self.on_servers:
+            return
+        url, users = split_user(self.url)
+        if not users:
+            return
+        name, password = users[0]
+        if password is None:
+            nats = replace(self.nats, token=Secret(name))
+        else:
+            nats = replace(self.nats, user=name, password=Secret(password))
+        object.__setattr__(self, "url", url)  # frozen from here on
+        object.__setattr__(self, "nats", nats)
+
     @property
     def path(self) -> Path | None:
         """The journal's file; None: there is none, all is in memory or on servers."""
@@ -90,7 +118,12 @@ class EngineSettings:
     @property
     def on_servers(self) -> bool:
         """Whether the queues are kept by NATS servers."""
-        return self.url.startswith("nats:")
+        return on_servers(self.url)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether nothing may go to NATS servers in the clear."""
+        return self.url.startswith("tls:") or self.nats.wants_tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,21 @@ class FileUrl(Text):
 
 
 @dataclass(frozen=True)
+class EngineUrl(FileUrl):
+    """Where an engine keeps its queues: as `FileUrl`, or on servers, with a user or without."""
+
+    def read(self, raw: object) -> str:
+        """Take what `FileUrl` takes, and URLs of servers, all with TLS or all without."""
+        if isinstance(raw, str) and raw.startswith(("nats://", "tls://")):
+            if not re.fullmatch(self.pattern, raw, re.ASCII):
+                several = "," in raw and "nats://" in raw and "tls://" in raw
+                what = "all servers with nats://, or all with tls://" if several else self.what
+                raise Unfit(what, hide=_holds_user(raw))
+            return raw
+        return super().read(raw)
+
+
+@dataclass(frozen=True)
 class ServersUrl(Text):
     """Addresses of servers without a user or password; empty for none."""
 
@@ -236,9 +251,11 @@ TOKEN_NAME = Text('a name such as "shop", of A-Z, a-z, 0-9, ".", "_" and "-"', r
 TOKEN_SECRET = SecretText("visible ASCII characters, without blanks", r"[!-~]{1,1024}")
 FILE_URL = FileUrl('"memory:" or "sqlite:PATH"', rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}")
 _SERVER = r"[A-Za-z0-9.:\[\]_-]{1,255}"
-ENGINE_URL = FileUrl(
+_USER = r"(?:[^\s,@/?#\x00-\x1f\x7f-\x9f]{1,1000}@)?"
+_NATS, _TLS = f"nats://{_USER}{_SERVER}", f"tls://{_USER}{_SERVER}"
+ENGINE_URL = EngineUrl(
     '"memory:", "sqlite:PATH" or "nats://HOST:PORT"',
-    rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}|nats://{_SERVER}(?:,nats://{_SERVER})*",
+    rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}|{_NATS}(?:,{_NATS})*|{_TLS}(?:,{_TLS})*",
 )
 MONITOR_URLS = ServersUrl(
     'URLs such as "http://127.0.0.1:8222", separated by commas',
@@ -271,6 +288,14 @@ FOLDER = FilePath('the path of a folder such as "backups"', rf"{NO_CONTROL}{{1,4
 JSON_SCHEMA = FilePath(
     'the path of a JSON Schema file such as "schemas/user.json"', rf"{NO_CONTROL}{{1,4000}}"
 )
+CREDS_FILE = FilePath(
+    'the path of a credentials file such as "node.creds"', rf"{NO_CONTROL}{{1,4000}}"
+)
+SEED_FILE = FilePath(
+    'the path of a file with an NKey seed, such as "node.nk"', rf"{NO_CONTROL}{{1,4000}}"
+)
+CERT_FILE = FilePath("the path of a certificate, in PEM form", rf"{NO_CONTROL}{{1,4000}}")
+KEY_FILE = FilePath("the path of a private key, in PEM form", rf"{NO_CONTROL}{{1,4000}}")
 CA_FILE = FilePath("the path of a file of certificates, in PEM form", rf"{NO_CONTROL}{{1,4000}}")
 USERNAME = Text("a name on one line", rf"{NO_CONTROL}{{1,500}}")
 PASSWORD = SecretText("a text on one line", rf"{NO_CONTROL}{{1,1000}}")

@@ -27,7 +27,7 @@ def durability(engine_url: str, claimed: str) -> Finding:
             "memory: whatever is accepted is lost with the process",
             'Set [engine] url to "sqlite:PATH", unless this is a test.',
         )
-    if engine_url.startswith("nats:"):
+    if engine_url.startswith(("nats:", "tls:")):
         return good(what, "queues are on NATS servers: a node asks them at start, see monitor")
     if claimed == "os":
         return doubtful(

@@ -3,6 +3,8 @@
 monitoring  what servers say of themselves
 names       what streams, consumers and subjects are called
 stored      what stands in a message
+access      who this node is to the servers, and whom it trusts
+client      a connection that holds on, and says what holds it up
 wire        the connection: requests, and what their answers mean
 publishing  many messages into one stream
 pulling     pull requests to a consumer

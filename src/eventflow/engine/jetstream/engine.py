@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eventflow.clock import Clock
+    from eventflow.config import NatsSettings
     from eventflow.engine.jetstream.leasing import Held
     from eventflow.engine.members import Member
     from eventflow.event import Event
@@ -225,9 +226,11 @@ class JetStreamEngine:
 
     @property
     def fault(self) -> str | None:
-        """What keeps this node from doing anything."""
+        """What keeps this node from doing anything, None while nothing does."""
         holder = self._membership.lost
-        return None if holder is None else f"another node has its name now: {holder}"
+        if holder is not None:
+            return f"another node has its name now: {holder}"
+        return self._desk.wire.fault
 
     @property
     def broken(self) -> bool:
@@ -331,6 +334,8 @@ async def open_engine(  # noqa: PLR0913  # all a node has to say
     storage: Keeper,
     clock: Clock,
     node: str,
+    access: NatsSettings | None = None,
+    encrypted: bool = False,
     replicas: int = 1,
     monitor: str = "",
     durability: str = "fsync",
@@ -344,6 +349,8 @@ async def open_engine(  # noqa: PLR0913  # all a node has to say
         storage: What is parked and dead; closed with the engine.
         clock: Tells the time.
         node: This node's name, the same in its next life.
+        access: How it logs in.
+        encrypted: Whether nothing may go in the clear.
         replicas: How many servers hold each stream: 1, 3 or 5.
         monitor: URLs of the servers' monitoring ports, separated by commas; "" for none.
         durability: What acceptance is to survive, see G1: "fsync" or "os".
@@ -351,9 +358,10 @@ async def open_engine(  # noqa: PLR0913  # all a node has to say
         draw_bits: Draws so many random bits.
 
     Raises:
-        EngineUnavailable: no server answers, or one keeps less than is wanted.
+        ConfigError: a file that the node logs in with can't be used.
+        EngineUnavailable: no server answers or takes this node, or one keeps less than is wanted.
     """
     kept = await check(monitor, durability)
-    wire = await Wire.connect(url, replicas)
+    wire = await Wire.connect(url, replicas, access, encrypted=encrypted)
     desk = Desk(wire, storage, clock, node, rate)
     return JetStreamEngine(desk, Streams(wire, replicas, rate), draw_bits, kept)

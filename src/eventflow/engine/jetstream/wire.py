@@ -16,15 +16,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-import nats
 import nats.errors
 
+from eventflow.config import NatsSettings
+from eventflow.engine.jetstream.client import Persistent
 from eventflow.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
 OLDEST_SERVER = (2, 12)
@@ -103,35 +103,38 @@ class Message(NamedTuple):
 class Wire:
     """One connection to the servers."""
 
-    def __init__(self, client: Client, replicas: int = 1) -> None:
+    def __init__(self, client: Persistent, replicas: int = 1) -> None:
         self.client = client
         self.closed = False
         self._impossible = _IMPOSSIBLE_ALONE if replicas == 1 else _IMPOSSIBLE_AMONG_SEVERAL
 
+    @property
+    def fault(self) -> str | None:
+        """What keeps the node from the servers, None while nothing does."""
+        return None if self.closed else self.client.fault
+
     @staticmethod
-    async def connect(url: str, replicas: int = 1) -> Wire:
+    async def connect(
+        url: str,
+        replicas: int = 1,
+        access: NatsSettings | None = None,
+        *,
+        encrypted: bool = False,
+    ) -> Wire:
         """Connect; later losses are mended by themselves.
 
         Args:
             url: Of one or more servers, separated by commas.
             replicas: How many servers hold each stream.
+            access: How the node logs in.
+            encrypted: Whether nothing may go in the clear.
 
         Raises:
-            EngineUnavailable: no server answers there, or an old one.
+            ConfigError: a file that the node logs in with can't be used.
+            EngineUnavailable: no server answers there, or takes this node; or an old one.
         """
-        try:
-            client = await nats.connect(
-                url.split(","),
-                name="eventflow",
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,
-                connect_timeout=5,
-                allow_reconnect=True,
-                error_cb=_ignored,
-                pending_size=64 * 2**20,
-            )
-        except (OSError, nats.errors.Error, TimeoutError) as error:
-            raise EngineUnavailable(f"no NATS server answers at {url} ({error!r})") from error
+        client = Persistent(url, access or NatsSettings(), encrypted=encrypted)
+        await client.begin()
         wire = Wire(client, replicas)
         found = client.connected_server_version
         if (found.major, found.minor) < OLDEST_SERVER:
@@ -145,8 +148,7 @@ class Wire:
     async def close(self) -> None:
         """End the connection."""
         self.closed = True
-        with suppress(OSError, nats.errors.Error):  # it may be gone already
-            await self.client.close()
+        await self.client.end()
 
     # asking ----------------------------------------------------------------------
 
@@ -343,7 +345,3 @@ def _checked(answer: Msg) -> dict[str, Any]:
 
 _MAY_PASS = {10158, 10008}
 """An id that is being stored just now; no leader yet: asked again."""
-
-
-async def _ignored(_: Exception) -> None:
-    """Whoever waits for an answer hears of it: nats-py would print it beside."""

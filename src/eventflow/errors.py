@@ -10,6 +10,9 @@
       JournalInUse        another process holds the journal: nothing was opened
       JournalUnreadable   the journal is damaged or of another version: it was left as it is
       NameInUse           another node has this one's name: nothing was started
+      JournalMoved        what the journal held was moved elsewhere: nothing was opened
+      MoveRefused         a file can't be moved there as it is: nothing was written
+      MoveUnfinished      a move has stopped on its way: run again it goes on
       BackupRefused       a backup can't be written there, or not now: none was written
       NodeUnavailable     no node answers, or it can take nothing now: sending again is safe
       Unauthorized        the node does not know the token, or does not allow this with it
@@ -144,6 +147,49 @@ class NameInUse(EventFlowError):
         )
         self.name = name
         self.holder = holder
+
+
+class JournalMoved(EventFlowError):
+    """What the journal held was moved elsewhere, or is being moved. Nothing was opened."""
+
+    def __init__(self, path: str, to: str, storage: str, at: str, *, done: bool) -> None:
+        command = f"`eventflow move --from sqlite:{path} --to {to} --storage {storage}`"
+        if done:
+            what = f"was moved to {to} and {storage} at {at}"
+            advice = (
+                f'Start the node with [engine] url = "{to}"; or give it a file of its own. This '
+                f"one is kept as it was; it can be read with --db, and removed."
+            )
+        else:
+            what = f"is being moved to {to} and {storage}, since {at}: some of it is there already"
+            advice = f"End the move first: {command} goes on where it was."
+        super().__init__(f"journal {path}: what it holds {what}; nothing was opened. {advice}")
+        self.path = path
+        self.to = to
+        self.done = done
+
+
+class MoveRefused(EventFlowError):
+    """A file can't be moved there as things are. Nothing was written."""
+
+    def __init__(self, path: str, problems: Sequence[str]) -> None:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"{path} can't be moved there; nothing was written.{listed}")
+        self.path = path
+        self.problems = tuple(problems)
+        """One sentence each: what does not fit, and how to make room."""
+
+
+class MoveUnfinished(EventFlowError):
+    """A move has stopped on its way. What has come is there; the rest is in the file."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"{path} is not wholly moved: {reason}. Nothing is lost, and no node starts on either "
+            f"side until it is: run the same command again, it goes on where it was."
+        )
+        self.path = path
+        self.reason = reason
 
 
 class BackupRefused(EventFlowError):

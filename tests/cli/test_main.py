@@ -32,6 +32,8 @@ def test_every_help_has_examples(name: str) -> None:
         (["stats", "--url", "nonsense"], 2, "--url: expected http://HOST:PORT, got 'nonsense'"),
         (["stats", "--url", "http://127.0.0.1:1"], 1, "no node answers at http://127.0.0.1:1"),
         (["check", "nowhere.toml"], 2, "nowhere.toml"),
+        (["move"], 2, "--from: expected sqlite:FILE, got ''. Nothing was moved."),
+        (["move", "--from", "sqlite:nowhere.db"], 1, "nowhere.db can't be opened: there is no"),
         (["serve", "--app", "no_such_module:flow"], 2, "expected a module to import"),
     ],
 )

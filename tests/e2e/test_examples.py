@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.shop import Shop
+from tests.engine.jetstream_server import running
 from tests.ports import free_port
 
 from eventflow.cli.main import COMMANDS
@@ -41,15 +42,18 @@ TOP = [("", line) for line in examples()]
 
 @dataclass(frozen=True)
 class Reader:
-    """Somebody with a node that runs, the dead of two topics, and the file of a stopped node."""
+    """Somebody with a node that runs, the dead of two topics, a stopped one's file, and servers."""
 
     shop: Shop
     ref: str
     """Of an event that is dead in two topics."""
+    servers: str
+    """NATS servers."""
 
     def typed(self, line: str) -> str:
         """Return an example with what every reader puts in: refs, other nodes, a free port."""
         line = line.replace(REF, self.ref).replace("http://node-2:8080", self.shop.url)
+        line = line.replace("nats://127.0.0.1:4222", self.servers)
         return line.replace("--port 9000", f"--port {free_port()}")
 
 
@@ -61,13 +65,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         (shop.folder / name).mkdir(parents=True)
     with gzip.open(shop.folder / "old.ndjson.gz", "wb") as packed:
         packed.write((shop.folder / "events.ndjson").read_bytes())
-    with shop.serving():
+    with shop.serving(), running(tmp_path_factory.mktemp("nats")) as servers:
         shop.done("publish", "events.ndjson")
         shop.settled()
         shop.done("backup", "stopped.db")
         (shop.folder / "running.db").chmod(0o600)
         (shop.folder / "heads.txt").write_text(shop.done("audit", "--heads"))
-        yield Reader(shop, shop.asked("show", "--source", "/shop", "--id", "4711")["ref"])
+        ref = shop.asked("show", "--source", "/shop", "--id", "4711")["ref"]
+        yield Reader(shop, ref, servers.url)
 
 
 @pytest.mark.parametrize("line", [line for _, line in ALL + TOP])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eventflow.app.build import audit_key_of
+from eventflow.config.settings import DEFAULT_URL, STORAGE_URL
 from eventflow.engine.embedded import EmbeddedEngine, open_engine
+from eventflow.engine.embedded.leaving import glance, is_journal
 from eventflow.engine.members import Member
-from eventflow.errors import ConfigError
+from eventflow.errors import ConfigError, JournalInUse, JournalUnreadable
 from eventflow.storage.sqlite import open_storage
 from eventflow.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from eventflow.clock import Clock
     from eventflow.config import Settings
@@ -47,10 +50,12 @@ async def engine_of(
         EngineUnavailable: no server answers, or it keeps less than the settings claim.
         StorageUnavailable: the file of secondary storage can't be opened.
         JournalInUse: another process has the journal open.
+        JournalMoved: what the journal held was moved elsewhere.
         JournalUnreadable: the journal is damaged, or of another version.
     """
     if settings.engine.on_servers:
-        return await _on_servers(settings, clock, draw_bits)
+        refuse_left_behind(settings)
+        return await on_servers(settings, clock, draw_bits)
     path = settings.engine.path
     return await open_engine(
         ":memory:" if path is None else str(path),
@@ -62,9 +67,59 @@ async def engine_of(
     )
 
 
-async def _on_servers(
+def shown(url: str) -> str:
+    """Return a URL without user, password and parameters: as it may stand in files and messages."""
+    return re.sub(r"//[^@/,]*@", "//", url).partition("?")[0]
+
+
+def refuse_left_behind(settings: Settings) -> None:
+    """Start no node on servers while the file of before still holds deliveries: nobody would run
+    them. That file is the default one, or the one that `[storage] url` names.
+
+    Raises:
+        ConfigError: it does; the message has the command that moves them.
+    """  # noqa: D205  # one thought
+    to, storage = shown(settings.engine.url), settings.storage
+    default = Path(DEFAULT_URL.removeprefix("sqlite:"))
+    if storage.path is not None and is_journal(storage.path):
+        # A storage of its own is elsewhere: this one can't be both.
+        _refuse_live(storage.path, to, STORAGE_URL)
+        why = f"{storage.path} is the file of a node that kept its queues there, too"
+        raise ConfigError([f'[storage] url: {why}. Name another, such as "{STORAGE_URL}"'])
+    if is_journal(default):
+        _refuse_live(default, to, shown(storage.url))
+
+
+def _refuse_live(path: Path, to: str, storage: str) -> None:
+    command = f"`eventflow move --from sqlite:{path} --to {to} --storage {storage}`"
+    otherwise = "Or set the file aside under another name, to leave it behind"
+    why = f"[engine] url: the queues are to be at {to}, but {path}"
+    try:
+        found = glance(path)
+    except JournalUnreadable:
+        return  # nothing is known of it: whoever starts a node on it is told
+    except JournalInUse as error:
+        why += f" is in use by {error.holder}. Stop that node and move what it holds: {command}."
+        raise ConfigError([f"{why} {otherwise}."]) from error
+    if found.mark is None and found.live:
+        what = "delivery" if found.live == 1 else "deliveries"
+        why += f" still holds {found.live:,} {what}, which nobody would deliver."
+        raise ConfigError([f"{why} Move them: {command}. {otherwise}."])
+    if found.mark is not None and found.mark.done_at is None:
+        why += " is not wholly moved: its move has not ended, and goes on where it was."
+        to, storage = found.mark.to, found.mark.storage
+        command = f"`eventflow move --from sqlite:{path} --to {to} --storage {storage}`"
+        raise ConfigError([f"{why} Run {command}."])
+
+
+async def on_servers(
     settings: Settings, clock: Clock, draw_bits: Callable[[int], int]
 ) -> JetStreamEngine:
+    """Open the engine on servers that the settings name, and secondary storage beside it.
+
+    Raises:
+        ConfigError, EngineUnavailable, StorageUnavailable: as `engine_of`.
+    """
     try:
         from eventflow.engine import jetstream  # noqa: PLC0415  # its client is an extra
     except ModuleNotFoundError as error:

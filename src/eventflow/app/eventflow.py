@@ -186,6 +186,21 @@ class EventFlow:
         build.wanted_of(self.settings, self._functions)
         return self.settings
 
+    def settings_with(self, overrides: Mapping[str, Mapping[str, Any]]) -> Settings:
+        """Return the settings with what operators have set while a node ran, as storage has it.
+
+        What does not fit any more counts for nothing, as when a node starts.
+
+        Raises:
+            ConfigError: the settings can't be used.
+        """
+        settings = self._read({})
+        operators = of_settings(overrides)
+        try:
+            return self._read(operators) if operators else settings
+        except ConfigError:
+            return settings
+
     def override(self, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Let values win over file and environment: what a command line says."""
         for table, keys in values.items():

@@ -23,6 +23,7 @@ from eventflow.cli import (
     event,
     export,
     init,
+    move,
     publish,
     serve,
     stats,
@@ -64,7 +65,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     *deliveries.COMMANDS,
     *event.COMMANDS,
     *acts.COMMANDS,
-    *map(of_module, (export, audit, backup, doctor, bench)),
+    *map(of_module, (export, audit, backup, move, doctor, bench)),
     completion.of(lambda: commands()),  # noqa: PLW0108  # it is defined below
 )
 """In the order in which the help shows them."""

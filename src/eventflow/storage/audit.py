@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from eventflow.clock import from_rfc3339, rfc3339
+from eventflow.errors import StorageUnavailable
 from eventflow.storage import bulk
 from eventflow.storage.protocol import AuditRow, Verdict
 from eventflow.storage.rows import micros
@@ -57,6 +58,13 @@ SELECT ?3, value->>2, value->>3, value->>4,
     substr(?2, value->>0, value->>1 - 32), substr(?2, value->>0 + value->>1 - 32, 32)
 FROM jsonb_each(?1)
 """
+_ADOPT = """
+INSERT INTO audit (chain, seq, ref, at_us, row, hash)
+SELECT value->>2, value->>3, value->>4, value->>5,
+    substr(?2, value->>0, value->>1 - 32), substr(?2, value->>0 + value->>1 - 32, 32)
+FROM jsonb_each(?1)
+"""
+_HELD = "SELECT seq, hash FROM audit WHERE chain = ? AND seq BETWEEN ? AND ?"
 _END = "SELECT seq, hash FROM audit WHERE chain = ? ORDER BY seq DESC LIMIT 1"
 # From one chain to the next by the index: a minute's seal must not read the whole trail.
 _HEADS = """
@@ -320,6 +328,53 @@ class Check:
         return may_be_plain and row.hash == link(chain.hash, row.row)
 
 
+class _About(msgspec.Struct, gc=False):
+    """What a row is filed under."""
+
+    at: str
+    ref: str | None = None
+
+
+_about = msgspec.json.Decoder(_About).decode
+
+
+def about(row: AuditRow) -> tuple[str | None, int]:
+    """Return what a row is filed under: its event's ref, and when, microseconds since 1970."""
+    try:
+        said = _about(row.row)
+        return said.ref, _at_us(said.at)
+    except (msgspec.MsgspecError, ValueError):  # damaged: taken over all the same, a check finds it
+        return None, 0
+
+
+def spans(rows: Iterable[AuditRow]) -> list[tuple[str, int, int]]:
+    """Return each chain among rows with its least and greatest number."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(row.chain, []).append(row.seq)
+    return [(chain, min(numbers), max(numbers)) for chain, numbers in found.items()]
+
+
+def missing(rows: Iterable[AuditRow], held: Mapping[tuple[str, int], bytes]) -> list[AuditRow]:
+    """Return those of the rows that are not held, by chain and number.
+
+    Raises:
+        StorageUnavailable: one is held as another.
+    """
+    coming: list[AuditRow] = []
+    for row in rows:
+        hash = held.get((row.chain, row.seq))
+        if hash is None:
+            coming.append(row)
+        elif hash != row.hash:
+            raise StorageUnavailable(
+                f"it holds another row {row.seq} of the audit chain {row.chain!r} than the one to "
+                f"be taken over; nothing was written over. Two files with one chain are copies of "
+                f"each other: only one of them can be moved there"
+            )
+    return coming
+
+
 def _against(key: bytes | None, heads: Sequence[Head]) -> str:
     had = ["the key"] if key is not None else []
     if heads:
@@ -374,6 +429,27 @@ class AuditLog:
         for columns, blobs in bulk.pieces(lines):
             self._connection.execute(_APPEND, (columns, blobs, self._chain))
 
+    def adopt(self, rows: Sequence[AuditRow]) -> None:
+        """Take over rows of other nodes' chains as they are; those that are there stay.
+
+        Raises:
+            StorageUnavailable: another row is there under one of their numbers.
+        """
+        held: dict[tuple[str, int], bytes] = {}
+        for chain, first, last in spans(rows):
+            found = self._connection.execute(_HELD, (chain, first, last))
+            held |= {(chain, seq): hash for seq, hash in found}
+        lines = [
+            ((row.chain, row.seq, *about(row)), row.row + row.hash) for row in missing(rows, held)
+        ]
+        for piece in bulk.pieces(lines):
+            self._connection.execute(_ADOPT, piece)
+
+    def behind(self, position: tuple[str, int], limit: int) -> list[AuditRow]:
+        """Return the next rows of all chains behind a chain and number, in that order."""
+        found = self._read(_BEHIND, (*position, limit))
+        return sorted((row for _, row in found), key=lambda row: (row.chain, row.seq))
+
     def trail(self, ref: str, limit: int) -> list[AuditRow]:
         """Return the first `limit` rows about an event, oldest first, of all chains."""
         found = self._read(_TRAIL, (bulk.storable(ref), limit))
@@ -397,8 +473,8 @@ class AuditLog:
         meanwhile. The check is one of `check`.
         """
         before = check.position
-        found = self._read(_BEHIND, (*before, _READ_ROWS))
-        check.feed(sorted((row for _, row in found), key=lambda row: (row.chain, row.seq)))
+        found = self.behind(before, _READ_ROWS)
+        check.feed(found)
         if found:
             bounds = (*before, *check.position, FAULTS_SHOWN)
             for chain, seq in self._connection.execute(_MISFILED, bounds):

@@ -255,6 +255,14 @@ class Keeper(Storage, Protocol):
         """
         ...
 
+    async def adopt(self, rows: Sequence[AuditRow]) -> None:
+        """Take over audit rows of other chains, unchanged. Those that are there already stay.
+
+        Raises:
+            StorageUnavailable: none was written; or another row is there under the same number.
+        """
+        ...
+
     async def ids(self, which: Filter) -> Sequence[str]:
         """Return the ids of all kept deliveries that match."""
         ...

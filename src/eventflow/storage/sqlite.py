@@ -176,6 +176,9 @@ class SqliteStorage:
 
         return await self._do(act)
 
+    async def adopt(self, rows: Sequence[AuditRow]) -> None:
+        await self._do(lambda: self._audit.adopt(rows))
+
     async def discarded(self) -> Mapping[str, int]:
         return await self._read(
             lambda: dict(self._connection.execute("SELECT topic, discarded FROM counted"))

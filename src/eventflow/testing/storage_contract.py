@@ -16,12 +16,26 @@ import pytest
 from eventflow.delivery import Attempt, Delivery, Reason
 from eventflow.errors import StorageUnavailable, UnknownName
 from eventflow.event import Event
-from eventflow.storage.protocol import Actor, Filter
+from eventflow.storage.audit import FIRST_PREVIOUS, FORMAT, canonical, link
+from eventflow.storage.protocol import Actor, AuditRow, Filter
 from eventflow.storage.rows import kept_of
 from eventflow.testing.clock import ManualClock
 
 if TYPE_CHECKING:
     from eventflow.storage.protocol import Keeper, Kept
+
+
+def a_chain(name: str, length: int, *, what: str = "x") -> list[AuditRow]:
+    """Return the first rows of an audit chain, all about event r1."""
+    rows: list[AuditRow] = []
+    previous = FIRST_PREVIOUS
+    for seq in range(1, length + 1):
+        told = {"at": 1.0 + seq, "what": what, "ref": "r1", "chain": name, "seq": seq}
+        text = canonical({**told, "format": FORMAT})
+        previous = link(previous, text)
+        rows.append(AuditRow(name, seq, text, previous))
+    return rows
+
 
 Opening = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -409,6 +423,26 @@ class Acts(_Bench):
             assert len(await one.seal()) == 2
             assert await one.seal() == []
             assert sum(count for count, _ in (await two.totals()).values()) == 10
+
+    async def test_chains_are_taken_over_as_they_are(self, opening: Opening) -> None:
+        rows = a_chain("before", 5)
+        async with opening(chain="n1") as storage:
+            await storage.note([{"at": 1.0, "what": "x"}])
+            await storage.adopt(rows[:3])
+            await storage.adopt(rows[1:])  # twice some of it, as after a kill
+            verdict = await storage.verify()
+
+            assert (verdict.ok, verdict.rows) == (True, 6)
+            assert await storage.trail("r1") == rows
+            assert f"before:5:{rows[-1].hash.hex()}" in await storage.heads()
+
+    async def test_another_row_in_the_same_place_is_refused(self, opening: Opening) -> None:
+        async with opening(chain="n1") as storage:
+            await storage.adopt(a_chain("before", 3))
+            with pytest.raises(StorageUnavailable, match="another row 2 of the audit chain 'befor"):
+                await storage.adopt([*a_chain("before", 1), *a_chain("before", 4, what="y")[1:]])
+
+            assert (await storage.verify()).rows == 3
 
     async def test_a_head_that_is_gone_is_found(self, opening: Opening) -> None:
         async with opening(chain="n1") as storage:

@@ -3,6 +3,7 @@
     engine      the promises G1 to G8, kept with all below
     opening     a file is read back and taken over
     stopped     the file while no node uses it: read, copied, checked
+    leaving     the file whose content has gone elsewhere, and the mark that says so
     storage     secondary storage for the rest of EventFlow, in the same file
 
     arrival     events are accepted and routed in one write, where nothing waits

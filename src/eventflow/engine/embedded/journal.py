@@ -289,17 +289,19 @@ class Journal:
         with self._reading():
             yield from self.connection.execute(sql)
 
-    def meta(self, name: str) -> Any:
-        """Return a fact about the file."""
+    def meta(self, name: str, **otherwise: Any) -> Any:
+        """Return a fact about the file; `otherwise=...` is for those that not every file has."""
         with self._reading():
             found = self._one("SELECT value FROM meta WHERE name = ?", (name,))
-        if found is None:
-            raise self._damaged(f"it does not say {name!r}")
-        return found[0]
+        if found is not None:
+            return found[0]
+        if otherwise:
+            return otherwise["otherwise"]
+        raise self._damaged(f"it does not say {name!r}")
 
     def set_meta(self, name: str, value: Any) -> None:
         """Keep a fact about the file, at once."""
-        self.connection.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+        self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     # writing -----------------------------------------------------------------
 

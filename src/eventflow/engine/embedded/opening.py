@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eventflow.engine.embedded.engine import EmbeddedEngine
 from eventflow.engine.embedded.journal import Journal
+from eventflow.engine.embedded.leaving import refuse_moved
 from eventflow.engine.embedded.writer import ThreadWriter, Writer
 from eventflow.storage.shelf import Shelf
 
@@ -43,6 +44,7 @@ async def open_engine(  # noqa: PLR0913  # what an engine needs to be opened wit
 
     Raises:
         JournalInUse: another process has it open.
+        JournalMoved: what it held was moved elsewhere, or is being moved.
         JournalUnreadable: damaged, not a journal, or of a newer version.
     """
     chain = str(uuid.UUID(int=draw_bits(128), version=4))
@@ -56,6 +58,7 @@ async def open_engine(  # noqa: PLR0913  # what an engine needs to be opened wit
         shelf=shelf,
     )
     try:
+        refuse_moved(journal)
         engine = EmbeddedEngine(journal, writer(), clock, draw_bits)
         journal.begin()
     except BaseException:

@@ -134,6 +134,10 @@ class EmbeddedStorage:
     async def trail(self, ref: str, *, limit: int = 1000) -> Sequence[AuditRow]:
         return await self._do(lambda desk: desk.audit.trail(ref, limit))
 
+    async def behind(self, position: tuple[str, int], limit: int) -> Sequence[AuditRow]:
+        """Return the next audit rows of all chains behind a chain and number, in that order."""
+        return await self._do(lambda desk: desk.audit.behind(position, limit))
+
     async def note(self, rows: Sequence[Mapping[str, Any]]) -> None:
         await self._do(lambda desk: desk.change.audit.extend(rows))
 

@@ -19,6 +19,7 @@ doors       accepting events
 settling    ending leases
 forgets     what storage has still to forget
 placing     bringing deliveries back from storage
+carrying    all of a file, as it is
 looking     finding, walking, counting
 engine      the promises G1 to G8, kept with the above
 """

@@ -45,6 +45,7 @@ class Desk:
         self.wire = wire
         self.storage = storage
         self.clock = clock
+        self.node = node
         self.rate = rate
         """How many of the clock's seconds pass in a real one: 1 but in tests."""
         self.plan = Plan(topics={})

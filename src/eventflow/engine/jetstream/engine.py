@@ -7,6 +7,7 @@ import random
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from eventflow.engine.jetstream.carrying import JetStreamCarrier
 from eventflow.engine.jetstream.depths import FRESH_S
 from eventflow.engine.jetstream.desk import Desk
 from eventflow.engine.jetstream.doors import Doors
@@ -188,6 +189,10 @@ class JetStreamEngine:
     async def census(self, *, walk: bool = False) -> Census:
         self._check_open()
         return await self._looking.census(walk=walk)
+
+    def carrier(self) -> JetStreamCarrier:
+        """Return what puts all of a file here; the node's name is then that of the move."""
+        return JetStreamCarrier(self._desk, self._streams, self._desk.node)
 
     # what a node shows of it ---------------------------------------------------------
 

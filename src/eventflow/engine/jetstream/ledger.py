@@ -25,8 +25,9 @@ from eventflow.telemetry.logging import log
 from eventflow.telemetry.names import UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from eventflow.engine.carrying import Carriage
     from eventflow.engine.jetstream.wire import Message, Wire
 
 _PAGE = 100
@@ -58,7 +59,7 @@ class Ledger:
 
     def __init__(self, wire: Wire, node: str, now: float) -> None:
         self._wire = wire
-        self._subject = f"ef.ledger.{node}"
+        self._subject = names.ledger_subject(node)
         self._own = Record(now, {}, [])
         self._ended: dict[str, float] = {}
         """By lease, the latest last: when its end was confirmed, by this node's clock; else inf."""
@@ -70,7 +71,8 @@ class Ledger:
         """Read what all nodes have counted, this one in an earlier life too.
 
         Raises:
-            EngineUnavailable: this node's record is of another format, or no answer.
+            EngineUnavailable: this node's record is of another format, or no answer; or a file is
+                being moved here.
         """
         own = await self._wire.get(names.LEDGER, last_by_subj=self._subject)
         if own is not None:
@@ -80,6 +82,8 @@ class Ledger:
                 raise EngineUnavailable(str(unreadable)) from unreadable
             self._ended = dict.fromkeys(self._own.unsure, inf)
         await self.refresh()
+        for other in self._others.values():
+            _refuse_half_moved(other.record)
         # The first line says since when is counted, also if nothing ever is.
         await self.commit(())
 
@@ -137,6 +141,7 @@ class Ledger:
                 total.delivered += one.delivered
                 total.discarded += one.discarded
                 total.placed += one.placed
+                total.archived += one.archived
         return total
 
     def has(self, key: str) -> bool:
@@ -150,6 +155,24 @@ class Ledger:
             self._ended[key] = inf
         while len(self._ended) > REMEMBERED_MAX:
             del self._ended[next(iter(self._ended))]
+
+    async def carry(
+        self,
+        move: Carriage,
+        since: float | None = None,
+        topics: Mapping[str, Counters] | None = None,
+    ) -> None:
+        """Note how far a move has come; at its end with all that its file had counted.
+
+        Raises:
+            EngineUnavailable: it could not be made durable.
+        """
+        self._own.move = move
+        if since is not None:
+            self._own.since = since
+        if topics is not None:
+            self._own.topics = dict(topics)
+        await self._written()
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Count, and make it durable together with what else is being counted.
@@ -192,3 +215,12 @@ class Ledger:
 
 def _read(message: Message) -> Record:
     return decode(message.body, Record, f"the ledger of node {names.ref_of(message.subject)}")
+
+
+def _refuse_half_moved(record: Record) -> None:
+    move = record.move
+    if move is not None and not move.finished:
+        raise EngineUnavailable(
+            f"the move of {move.source} to these servers has not ended; nothing was started. "
+            f"Run the same `eventflow move` again where that file is: it goes on where it was"
+        )

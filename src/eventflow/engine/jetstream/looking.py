@@ -145,7 +145,8 @@ class Looking:
         return Counts(
             created=created,
             delivered=counters.delivered,
-            discarded=gone.get(topic, 0),
+            discarded=gone.get(topic, 0) + counters.discarded,
+            archived=counters.archived,
             queued=depth.queued,
             running=depth.running,
             retrying=depth.retrying,

@@ -96,6 +96,11 @@ def note_subject(queue: Queue, ref: str) -> str:
     return f"ef.note.{'t' if queue.kind is Kind.TOPIC else 'r'}.{queue.topic}.{ref}"
 
 
+def ledger_subject(node: str) -> str:
+    """Return the subject of a node's line in the ledger."""
+    return f"ef.ledger.{node}"
+
+
 def node_name(text: str) -> str:
     """Return a node's name as it can stand in a subject."""
     return re.sub(r"[^\w-]", "_", text, flags=re.ASCII) or "node"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from eventflow.delivery import Delivery
+from eventflow.engine.carrying import Carriage
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class Counters(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     """Deliveries it brought back into the queue: they were created before."""
     repeated: int = 0
     """Deliveries it had to make a second time: counted as created, too."""
+    archived: int = 0
 
 
 class Record(msgspec.Struct, array_like=True, gc=False):
@@ -57,6 +59,8 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     topics: dict[str, Counters]
     unsure: list[str]
     """The latest leases that are counted, whose end the server may not know: `<id>:<hop>`."""
+    move: Carriage | None = None
+    """Of the move of a file: how far it has come. Its counters are those that the file had."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -117,6 +117,11 @@ class PostgresStorage:
         self._used_bytes -= sum(kept.size_bytes for kept in gone)
         return existed
 
+    async def adopt(self, rows: Sequence[AuditRow]) -> None:
+        """Take over audit rows of other chains, unchanged."""
+        async with self._link.transaction() as connection:
+            await trail.adopt(connection, rows)
+
     async def totals(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         """Return how many deliveries are kept, and their bytes, by topic and state."""
         async with self._shelf() as (_, shelf):

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from eventflow.clock import from_rfc3339
-from eventflow.storage.audit import FIRST_PREVIOUS, FORMAT, Check, Head, canonical, link
+from eventflow.storage.audit import (
+    FIRST_PREVIOUS,
+    FORMAT,
+    Check,
+    Head,
+    about,
+    canonical,
+    link,
+    missing,
+    spans,
+)
 from eventflow.storage.protocol import AuditRow
 from eventflow.storage.rows import micros
 
@@ -27,6 +37,12 @@ _APPEND = """
 INSERT INTO eventflow.audit (chain, seq, ref, at_us, row, hash)
 SELECT %s, * FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bytea[], %s::bytea[])
 """
+_ADOPT = """
+INSERT INTO eventflow.audit (chain, seq, ref, at_us, row, hash)
+SELECT * FROM unnest(
+    %s::text[], %s::bigint[], %s::text[], %s::bigint[], %s::bytea[], %s::bytea[])
+"""
+_HELD = "SELECT seq, hash FROM eventflow.audit WHERE chain = %s AND seq BETWEEN %s AND %s"
 _TRAIL = """
 SELECT chain, seq, row, hash FROM eventflow.audit WHERE ref = %s
 ORDER BY at_us, chain, seq LIMIT %s
@@ -78,6 +94,23 @@ async def append(
         at_us = micros(from_rfc3339(at) if isinstance(at, str) else at)
         lines.append((seq, row.get("ref"), at_us, text, previous))
     await connection.execute(_APPEND, (chain, *map(list, zip(*lines, strict=True))))
+
+
+async def adopt(connection: Connection, rows: Sequence[AuditRow]) -> None:
+    """Take over rows of other nodes' chains as they are; those that are there stay.
+
+    Raises:
+        StorageUnavailable: another row is there under one of their numbers.
+    """
+    held: dict[tuple[str, int], bytes] = {}
+    for chain, first, last in sorted(spans(rows)):  # always in one order: no circle of locks
+        await connection.execute(_LOCK, (chain,))
+        found = await connection.execute(_HELD, (chain, first, last))
+        held |= {(chain, seq): bytes(hash) for seq, hash in await found.fetchall()}
+    coming = missing(rows, held)
+    if coming:
+        lines = [(row.chain, row.seq, *about(row), row.row, row.hash) for row in coming]
+        await connection.execute(_ADOPT, [list(column) for column in zip(*lines, strict=True)])
 
 
 async def trail(connection: Connection, ref: str, limit: int) -> list[AuditRow]:

@@ -130,6 +130,12 @@ class Server:
         )
         return config
 
+    @property
+    def pid(self) -> int:
+        """Its process; there is none before `start`."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End it as a crash would: this one process, at once."""
         if self._process is not None:
@@ -179,6 +185,16 @@ class Cluster:
     def url(self) -> str:
         """All of them, separated by commas."""
         return ",".join(server.url for server in self._servers)
+
+    @property
+    def monitor(self) -> str:
+        """Their monitoring ports, separated by commas."""
+        return ",".join(server.monitor for server in self._servers)
+
+    @property
+    def pids(self) -> list[int]:
+        """Their processes."""
+        return [server.pid for server in self._servers]
 
     def kill(self) -> None:
         """End all as a crash would."""

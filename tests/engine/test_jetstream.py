@@ -18,7 +18,7 @@ from tests.engine.jetstream_server import Cluster, Server, clear
 from eventflow.engine.jetstream import JetStreamEngine, open_engine
 from eventflow.errors import StorageUnavailable
 from eventflow.storage.sqlite import SqliteStorage, open_storage
-from eventflow.testing.engine_bench import LEASE_S
+from eventflow.testing.engine_bench import LEASE_S, STRAIGHT
 from eventflow.testing.engine_contract import DurableEngineContract
 
 if TYPE_CHECKING:
@@ -88,15 +88,16 @@ class OnOneServer:
         yield
         self.server.kill()
 
-    async def start(self, plan: Plan) -> JetStreamEngine:
+    async def start(self, plan: Plan, node: str = "n1") -> JetStreamEngine:
+        file = "storage.db" if node == "n1" else f"{node}.db"
         storage = await open_storage(
-            str(self.folder / "storage.db"), clock=self.clock, chain="n1", kind=FaultyStorage
+            str(self.folder / file), clock=self.clock, chain=node, kind=FaultyStorage
         )
         engine = await open_engine(
             self.server.url,
             storage=storage,
             clock=self.clock,
-            node="n1",
+            node=node,
             replicas=self.replicas,
             rate=self.rate,
             draw_bits=Random(1).getrandbits,
@@ -150,6 +151,15 @@ class OnOneServer:
 
 class TestOneServer(OnOneServer, DurableEngineContract):
     pass
+
+
+class TestOneServerStraight(OnOneServer, DurableEngineContract):
+    """Events of one route go into their topic without a stay in common: see ADR 0013."""
+
+    async def start(self, plan: Plan, node: str = "n1") -> JetStreamEngine:
+        engine = await super().start(plan, node)
+        STRAIGHT.add(engine)
+        return engine
 
 
 class OnThreeServers(OnOneServer):

@@ -6,6 +6,7 @@ stored      what stands in a message
 access      who this node is to the servers, and whom it trusts
 client      a connection that holds on, and says what holds it up
 wire        the connection: requests, and what their answers mean
+answers     how leases end, many at once
 publishing  many messages into one stream
 pulling     pull requests to a consumer
 streams     declaring streams and consumers up front
@@ -15,6 +16,7 @@ ledger      what each node has counted
 membership  which nodes there are, and whose name is whose
 desk        what all of the following share
 leasing     by the frame of weights, or by what is due
+entrance    many events into one queue, each call all or nothing
 doors       accepting events
 settling    ending leases
 forgets     what storage has still to forget

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from eventflow.delivery import COMMON
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.membership import Membership
 from eventflow.engine.jetstream.publishing import put_each
@@ -143,11 +142,11 @@ class JetStreamCarrier:
     async def finish(self, carriage: Carriage, census: Census) -> None:
         topics = {
             topic: Counters(
-                # Common's stream has counted what came into it already, by its last sequence.
-                created=counts.created - (counts.queued if topic == COMMON else 0),
+                created=counts.created,
                 delivered=counts.delivered,
                 discarded=counts.discarded,
                 archived=counts.archived,
+                placed=counts.queued,
             )
             for topic, counts in census.topics.items()
         }

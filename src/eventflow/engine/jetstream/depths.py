@@ -15,6 +15,8 @@ from eventflow.engine.jetstream.wire import Refused
 from eventflow.policy.admission import room
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from eventflow.engine.jetstream.wire import Wire
     from eventflow.engine.protocol import Queue
 
@@ -57,7 +59,14 @@ class Gauge:
         """Say what became of places promised."""
         self.promised -= promised
         self.held += stored
+        self.last_seq += stored
         self.changes += 1
+
+    def take(self, state: Mapping[str, Any], under_way: int) -> None:
+        """Believe the server, which may show `under_way` messages that are being published."""
+        self.held = state["messages"] - under_way
+        self.last_seq = state["last_seq"] - under_way
+        self.first_at = _moment(state["first_ts"]) if state["messages"] else None
 
     def left(self, count: int = 1) -> None:
         """Note that messages were acked."""
@@ -93,16 +102,15 @@ class Depths:
         before = gauge.changes
         state = await self._state(gauge)
         if state is not None and (gauge.changes == before or not gauge.promised):
-            gauge.held = state["messages"]
+            gauge.take(state, 0)
 
     async def _agree(self, gauge: Gauge) -> None:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + _SETTLED_S
         while (state := await self._state(gauge)) is not None:
-            if state["messages"] == gauge.held + gauge.promised:
-                return
-            if loop.time() > give_up_at:
-                gauge.held = state["messages"] - gauge.promised
+            agreed = state["messages"] == gauge.held + gauge.promised
+            if agreed or loop.time() > give_up_at:
+                gauge.take(state, gauge.promised)
                 return
             await asyncio.sleep(_LOOK_AGAIN_S)
 
@@ -112,8 +120,6 @@ class Depths:
         except Refused:  # it was removed by hand
             return None
         state: dict[str, Any] = told["state"]
-        gauge.last_seq = state["last_seq"]
-        gauge.first_at = _moment(state["first_ts"]) if state["messages"] else None
         return state
 
 

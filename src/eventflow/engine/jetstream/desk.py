@@ -7,6 +7,7 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from eventflow.engine.jetstream.answers import ACK, give_back
 from eventflow.engine.jetstream.depths import Depths
 from eventflow.engine.jetstream.forgets import Forgets
 from eventflow.engine.jetstream.leasing import Book, is_topic
@@ -15,7 +16,7 @@ from eventflow.engine.jetstream.notes import Notes
 from eventflow.engine.jetstream.stored import Note
 from eventflow.engine.moves import crash_row
 from eventflow.engine.protocol import Plan
-from eventflow.errors import EngineUnavailable, StorageUnavailable
+from eventflow.errors import StorageUnavailable
 from eventflow.policy.priority import frame
 
 if TYPE_CHECKING:
@@ -88,13 +89,13 @@ class Desk:
 
     # leases ------------------------------------------------------------------------
 
-    async def nak(self, reply: str, delay_s: float = 0.0) -> None:
-        """Give a message back to the server, for `delay_s` seconds of the clock."""
-        word = b"-NAK"
-        if delay_s > 0:
-            delay = int(delay_s / self.rate * 1e9)
-            word += b' {"delay": %d}' % max(delay, 1)
-        await self.wire.confirm(reply, word)
+    async def nak(self, replies: Sequence[str], delay_s: float = 0.0) -> None:
+        """Give messages back to the server, for `delay_s` seconds of the clock.
+
+        One that the server does not hear of comes again when its lease is over.
+        """
+        word = give_back(delay_s / self.rate)
+        await self.wire.answers.give([(reply, word) for reply in replies])
 
     async def give_back(self, leases: Sequence[Held]) -> None:
         """Give back deliveries as if they had never been leased, in order of entry."""
@@ -106,7 +107,7 @@ class Desk:
         now = self.clock.now_s()
         valid = [held for held in ordered if now < held.until]
         # One after the other on one connection: the server hands them out in the order of NAKs.
-        await asyncio.gather(*(self.nak(held.reply) for held in valid))
+        await self.nak([held.reply for held in valid])
         for held in ordered:
             held.ended = True
             self.book.remove(held)
@@ -117,22 +118,15 @@ class Desk:
 
     async def acked(self, leases: Sequence[Held]) -> list[bool]:
         """End leases; for each whether the server said so."""
-        answers = await asyncio.gather(
-            *(self.wire.confirm(held.reply) for held in leases), return_exceptions=True
-        )
+        done = await self.wire.answers.give([(held.reply, ACK) for held in leases])
         at = asyncio.get_running_loop().time()
-        done: list[bool] = []
-        for held, answer in zip(leases, answers, strict=True):
-            ended = not isinstance(answer, EngineUnavailable)
-            if isinstance(answer, BaseException) and ended:
-                raise answer
+        for held, ended in zip(leases, done, strict=True):
             if ended:
                 self._gone.setdefault(held.queue, {})[held.seq] = at
                 self.depths.gauge(held.queue).left()
                 self.notes.drop(held.queue, [held.delivery.ref])
             held.ended = True
             self.book.remove(held)
-            done.append(ended)
         return done
 
     def is_gone(self, queue: Queue, seq: int) -> bool:

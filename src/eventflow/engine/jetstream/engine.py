@@ -7,6 +7,7 @@ import random
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from eventflow.engine.jetstream.answers import MORE_TIME
 from eventflow.engine.jetstream.carrying import JetStreamCarrier
 from eventflow.engine.jetstream.depths import FRESH_S
 from eventflow.engine.jetstream.desk import Desk
@@ -32,6 +33,7 @@ from eventflow.engine.protocol import (
     Placing,
     Plan,
     Queue,
+    Receipt,
     Settled,
     Way,
 )
@@ -101,7 +103,7 @@ class JetStreamEngine:
             if not self._loaded:
                 await desk.ledger.load()
                 await desk.notes.load()
-                await self._doors.load()
+                await self._doors.refresh()
                 self._loaded = True
             desk.plan = plan
             desk.frame = frame(plan.weights)
@@ -123,10 +125,19 @@ class JetStreamEngine:
     async def accept(
         self, events: Sequence[Event], ways: Sequence[Way] = (), *, fallback: Fallback | None = None
     ) -> Receipts:
-        del ways  # in common's stream first: the streams of topics are others
         self._check_open()
-        given = await self._begin(self._doors.accept(events, fallback))
-        return Receipts([receipt.ref or "" for receipt in given], given)
+        topic = self._only_topic(len(events), ways)
+        given, straight = await self._begin(self._doors.accept(events, topic, fallback))
+        refs = [receipt.ref or "" for receipt in given]
+        return Receipts(refs, given, _of_new(ways, given) if straight else ())
+
+    def _only_topic(self, count: int, ways: Sequence[Way]) -> str | None:
+        """Return the one topic that all events go to; None: there are several, or not all known."""
+        topics = {topic for way in ways for topic in way.topics}
+        if len(topics) != 1 or sum(len(way.indexes) for way in ways) != count:
+            return None
+        (topic,) = topics
+        return topic if topic in self._desk.plan.topics else None
 
     async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Leases:
         self._check_open()
@@ -158,18 +169,19 @@ class JetStreamEngine:
 
     async def extend(self, leases: Sequence[Any]) -> Sequence[bool]:
         self._check_open()
-        return await asyncio.gather(*(self._extend(lease.token) for lease in leases))
-
-    async def _extend(self, held: Held) -> bool:
         now = self._desk.clock.now_s()
-        if not held.valid(now):
-            return False
+        held: list[Held] = [lease.token for lease in leases]
+        asked = [one for one in held if one.valid(now)]
+        answers = self._desk.wire.answers
         try:
-            await self._desk.wire.confirm(held.reply, b"+WPI")
+            taken = await answers.give([(one.reply, MORE_TIME) for one in asked])
         except EngineUnavailable:
-            return held.valid(self._desk.clock.now_s())
-        held.until = now + self._desk.lease_s
-        return not held.ended
+            taken = [False] * len(asked)
+        for one, more in zip(asked, taken, strict=True):
+            if more:
+                one.until = now + self._desk.lease_s
+        now = self._desk.clock.now_s()
+        return [one.valid(now) for one in held]
 
     async def place(self, items: Sequence[Placing]) -> Sequence[Placed]:
         self._check_open()
@@ -314,18 +326,31 @@ class JetStreamEngine:
             await asyncio.sleep(BEAT_S)
             await _if_possible(self._membership.beat())
 
+    async def refresh(self) -> None:
+        """Learn what the servers and the other nodes say; asked for every second."""
+        await _if_possible(self._desk.depths.refresh())
+        await _if_possible(self._desk.ledger.refresh())
+        await _if_possible(self._doors.refresh())
+
     async def _keep(self) -> None:
         """Every second: how full the streams are, and what nobody asked for goes back."""
         while True:
             await asyncio.sleep(FRESH_S)
-            await _if_possible(self._desk.depths.refresh())
-            await _if_possible(self._desk.ledger.refresh())
+            await self.refresh()
             await _if_possible(self._desk.tell([]))
             await _if_possible(self._desk.forgets.carry_out())
             await _if_possible(self._looking.look_into_storage())
             self._desk.forget_gone()
             for line in list(self._lines.values()):
                 await _if_possible(line.tidy())
+
+
+def _of_new(ways: Sequence[Way], receipts: Sequence[Receipt]) -> list[Way]:
+    """Return the ways of the events that are no duplicates."""
+    new = [
+        way._replace(indexes=[n for n in way.indexes if not receipts[n].duplicate]) for way in ways
+    ]
+    return [way for way in new if way.indexes]
 
 
 async def _if_possible(work: Awaitable[Any]) -> None:

@@ -11,10 +11,12 @@ import asyncio
 import heapq
 from collections import Counter, deque
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from eventflow.delivery import COMMON, Delivery
 from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.answers import ACK, give_back
 from eventflow.engine.jetstream.notes import as_leased
 from eventflow.engine.jetstream.pulling import Tap
 from eventflow.engine.jetstream.stored import DUE, Unreadable, decode
@@ -187,47 +189,48 @@ class Line:
         return await self._held([in_hand[rank].popleft() for rank in order])
 
     async def _held(self, came: Sequence[Came]) -> list[Held]:
-        made = await asyncio.gather(*(self._lease(one) for one in came))
-        return [held for held in made if held is not None]
+        """Return what has come, as this node holds it; without what it had ended or holds already.
 
-    async def _lease(self, came: Came) -> Held | None:
-        message, desk = came.message, self._desk
-        if await self._had(came):
-            return None
-        where = f"{names.stream(self.queue)} {message.metadata.sequence.stream}"
-        try:
-            delivery = decode(message.data, Delivery, where)
-        except Unreadable as unreadable:
-            # A node of another release wrote it: others may read it, and this one must not end it.
-            desk.unreadable = str(unreadable)
-            await desk.nak(message.reply, _BACK_LATER_S)
-            return None
-        held = Held(self.queue, message, delivery, came.since + desk.lease_s)
-        if held.times > 1 or desk.notes.may_have(self.queue, delivery.ref):
-            note = await desk.notes.find(self.queue, delivery.ref, held.seq)
-            now = desk.clock.now_s()
-            held.delivery, crashed = as_leased(self.queue, delivery, note, held.times, now)
-            if crashed:
-                await desk.tell_of_crash(held, now)
-        desk.book.add(held)
-        return held
-
-    async def _had(self, came: Came) -> bool:
-        """Whether this node has ended it, or holds it: a server that was killed has forgotten it.
-
-        What it had confirmed in its last moments comes again, as if for the first time.
+        What a server had confirmed in its last moments before it was killed comes again, as if for
+        the first time.
         """
-        message, desk = came.message, self._desk
-        seq = message.metadata.sequence.stream
-        if desk.is_gone(self.queue, seq):
-            await desk.wire.confirm(message.reply)
-            return True
-        held = desk.book.of(self.queue, came.since).get(seq)
-        if held is None:
-            return False
-        held.reply, held.times = message.reply, message.metadata.num_delivered
-        held.until = came.since + desk.lease_s
-        return True
+        desk, found = self._desk, []
+        again: list[Msg] = []
+        with_notes: list[Held] = []
+        for one in came:
+            told = one.message.metadata
+            seq = told.sequence.stream
+            if desk.is_gone(self.queue, seq):
+                again.append(one.message)
+                continue
+            old = desk.book.get(self.queue, seq, one.since)
+            if old is not None:
+                old.reply, old.times = one.message.reply, told.num_delivered
+                old.until = one.since + desk.lease_s
+                continue
+            try:
+                delivery = decode(one.message.data, Delivery, "")
+            except Unreadable as unreadable:
+                # A node of another release wrote it: others may read it; this one must not end it.
+                desk.unreadable = f"{names.stream(self.queue)} {seq}: {unreadable}"
+                await desk.nak([one.message.reply], _BACK_LATER_S)
+                continue
+            held = Held(self.queue, one.message, delivery, one.since + desk.lease_s)
+            if held.times > 1 or desk.notes.may_have(self.queue, delivery.ref):
+                with_notes.append(held)
+            found.append(held)
+            desk.book.add(held)
+        await asyncio.gather(*(self._with_note(held) for held in with_notes))
+        await desk.wire.answers.give([(message.reply, ACK) for message in again])
+        return found
+
+    async def _with_note(self, held: Held) -> None:
+        desk, delivery = self._desk, held.delivery
+        note = await desk.notes.find(self.queue, delivery.ref, held.seq)
+        now = desk.clock.now_s()
+        held.delivery, crashed = as_leased(self.queue, delivery, note, held.times, now)
+        if crashed:
+            await desk.tell_of_crash(held, now)
 
     # a lane ------------------------------------------------------------------------
 
@@ -238,7 +241,7 @@ class Line:
             since = self._desk.clock.now_s()
             came = [*stash, *(Came(message, since) for message in messages)]
             stash.clear()
-            await asyncio.gather(*(self._sort(one) for one in came))
+            await self._sort(came)
             if len(messages) < _LANE_PULL:
                 break
         found: list[Held] = []
@@ -250,19 +253,21 @@ class Line:
                 found.append(held)
         return found
 
-    async def _sort(self, came: Came) -> None:
+    async def _sort(self, came: Sequence[Came]) -> None:
         """Keep what is due, send the rest back until it is."""
-        held = await self._lease(came)
-        if held is None:
-            return
-        self._desk.book.remove(held)  # it is leased once it is handed out
-        now = self._desk.clock.now_s()
-        told = (came.message.headers or {}).get(DUE, "0")
-        due_at = float(told) if held.delivery.due_at is None else held.delivery.due_at
-        if due_at - now > _SOON_S * self._desk.rate:
-            await self._desk.nak(held.reply, due_at - now)
-        else:
-            heapq.heappush(self._due, (due_at, held.seq, held.times, held))
+        headers = {one.message.reply: one.message.headers or {} for one in came}
+        back: list[tuple[str, bytes]] = []
+        for held in await self._held(came):
+            self._desk.book.remove(held)  # it is leased once it is handed out
+            now = self._desk.clock.now_s()
+            due_at = held.delivery.due_at
+            if due_at is None:
+                due_at = float(headers[held.reply].get(DUE, "0"))
+            if due_at - now > _SOON_S * self._desk.rate:
+                back.append((held.reply, give_back((due_at - now) / self._desk.rate)))
+            else:
+                heapq.heappush(self._due, (due_at, held.seq, held.times, held))
+        await self._desk.wire.answers.give(back)
 
     # waiting ------------------------------------------------------------------------
 
@@ -300,9 +305,7 @@ class Line:
             while stash and now - stash[0].since > limit_s:
                 came = stash.popleft()
                 if now - came.since < self._desk.lease_s:
-                    held = await self._lease(came)
-                    if held is not None:
-                        await self._desk.give_back([held])
+                    await self._desk.give_back(await self._held([came]))
 
 
 class Book:
@@ -310,10 +313,13 @@ class Book:
 
     def __init__(self) -> None:
         self._held: dict[Queue, dict[int, Held]] = {}
+        self._soonest: dict[Queue, float] = {}
+        """Before this time none of a queue's leases runs out."""
 
     def add(self, held: Held) -> None:
         """Note a lease; an older one on the same message has run out."""
         self._held.setdefault(held.queue, {})[held.seq] = held
+        self._soonest[held.queue] = min(held.until, self._soonest.get(held.queue, inf))
 
     def remove(self, held: Held) -> None:
         """Note that a lease has ended."""
@@ -321,12 +327,19 @@ class Book:
         if of_queue.get(held.seq) is held:
             del of_queue[held.seq]
 
+    def get(self, queue: Queue, seq: int, now: float) -> Held | None:
+        """Return the lease on a message, if it has not run out."""
+        held = self._held.get(queue, {}).get(seq)
+        return held if held is not None and held.valid(now) else None
+
     def of(self, queue: Queue, now: float) -> dict[int, Held]:
         """Return the leases of a queue that have not run out."""
         of_queue = self._held.get(queue, {})
-        for held in [held for held in of_queue.values() if not held.valid(now)]:
-            if not held.settling:
-                del of_queue[held.seq]
+        if now >= self._soonest.get(queue, inf):
+            for held in [held for held in of_queue.values() if not held.valid(now)]:
+                if not held.settling:
+                    del of_queue[held.seq]
+            self._soonest[queue] = min((held.until for held in of_queue.values()), default=inf)
         return of_queue
 
 

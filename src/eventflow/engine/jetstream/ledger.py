@@ -34,6 +34,8 @@ _PAGE = 100
 REMEMBERED_S = 120.0
 """How long a confirmed end is remembered by this node: for several leases."""
 REMEMBERED_MAX = 200_000
+DETOUR_EVERY_S = 1.0
+"""How often a topic's detours are noted."""
 RECORDED_MAX = 2_000
 """Ends in the record, the latest ones: for whoever goes on after this node has died."""
 
@@ -143,6 +145,20 @@ class Ledger:
                 total.placed += one.placed
                 total.archived += one.archived
         return total
+
+    def detoured_at(self, topic: str) -> float:
+        """Return when a node last sent events of this topic through common for want of room."""
+        return max(record.detours.get(topic, -inf) for record in self._records())
+
+    async def detour(self, topic: str, now: float) -> None:
+        """Note such a detour, durably before the first of a second is taken.
+
+        Raises:
+            EngineUnavailable: it is not durable yet.
+        """
+        if now - self._own.detours.get(topic, -inf) >= DETOUR_EVERY_S:
+            self._own.detours[topic] = now
+            await self.commit(())
 
     def has(self, key: str) -> bool:
         """Return whether the end of this lease was counted before."""

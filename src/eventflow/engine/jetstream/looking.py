@@ -138,13 +138,19 @@ class Looking:
         gone: Mapping[str, int],
     ) -> Counts:
         counters = self._desk.ledger.counters(topic)
-        created = counters.created
+        created = counters.created + self._from_doors(topic)
+        delivered = counters.delivered
         if topic == COMMON:
-            gauge = self._desk.depths.gauge(names.COMMON_QUEUE)
-            created += gauge.last_seq - counters.placed
+            straight = sum(
+                self._from_doors(queue.topic)
+                for queue in self._desk.depths.gauges
+                if queue.kind is Kind.TOPIC and queue.topic != COMMON
+            )
+            created += straight
+            delivered += straight
         return Counts(
             created=created,
-            delivered=counters.delivered,
+            delivered=delivered,
             discarded=gone.get(topic, 0) + counters.discarded,
             archived=counters.archived,
             queued=depth.queued,
@@ -153,6 +159,11 @@ class Looking:
             parked=kept.get((topic, "parked"), (0, 0))[0],
             dead=kept.get((topic, "dead"), (0, 0))[0],
         )
+
+    def _from_doors(self, topic: str) -> int:
+        """Return how many events doors have stored in a queue's stream: what no move put there."""
+        queue = Queue(Kind.TOPIC, topic)
+        return self._desk.depths.gauge(queue).last_seq - self._desk.ledger.counters(topic).placed
 
     async def _walked(self, topic: str) -> Depth:
         states = [found.state for found in await self.walk(Queue(Kind.TOPIC, topic), 0, _ALL)]

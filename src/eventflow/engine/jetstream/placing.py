@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from eventflow.delivery import COMMON, Dead, Delivery
+from eventflow.delivery import Dead, Delivery
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.publishing import put_each
 from eventflow.engine.jetstream.settling import item
@@ -90,11 +90,10 @@ class Placement:
         ]
         desk = self._desk
         keys = [f"placed:{names.move_id(delivery)}" for delivery in moved]
-        if queue.topic == COMMON:
-            # What was put there before a crash may be counted already.
-            new = [key for key in keys if not desk.ledger.has(key)]
-            desk.ledger.remember(keys)
-            await desk.ledger.commit([(COMMON, "placed", len(new))])
+        # What was put there before a crash may be counted already.
+        new = [key for key in keys if not desk.ledger.has(key)]
+        desk.ledger.remember(keys)
+        await desk.ledger.commit([(queue.topic, "placed", len(new))])
         desk.forgets.add([(o.delivery.id, o.delivery.hop) for o in items], rows)
         await desk.forgets.carry_out()
         desk.ledger.sure(keys, now)

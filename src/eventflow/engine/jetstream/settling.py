@@ -122,9 +122,9 @@ class Settlement:
         try:
             await self._move([leg for step in steps for leg in step.legs])
             sure = await self._count(steps)
-            ended = [step for step in steps if sure and _ends(step)]
-            await self._end(ended)
-            await self._stay([step for step in steps if sure and step not in ended])
+            if sure:
+                await self._end([step for step in steps if _ends(step)])
+                await self._stay([step for step in steps if not _ends(step)])
             return [LOST if step is None else self._answer(step, sure) for step in self._steps]
         finally:
             self._desk.moving -= len(steps)
@@ -257,10 +257,9 @@ class Settlement:
 
     async def _end(self, steps: Sequence[Step]) -> None:
         """Ack what has gone on, give back what was released."""
-        released = [s.held for s in steps if s.legs and isinstance(s.legs[0].place, Released)]
-        leaving = [step for step in steps if step.held not in released]
-        stays = [step for step in leaving if _stays(step)]
-        leaving = [step for step in leaving if step not in stays]
+        released = [step.held for step in steps if _released(step)]
+        stays = [step for step in steps if not _released(step) and _stays(step)]
+        leaving = [step for step in steps if _leaves(step)]
         done, _ = await asyncio.gather(
             self._desk.acked([step.held for step in leaving]),
             self._desk.give_back(released),
@@ -278,7 +277,7 @@ class Settlement:
         held.delivery = delivery
         await self._desk.note(held, started=False)
         delay_s = 0.0 if delivery.due_at is None else delivery.due_at - self._desk.clock.now_s()
-        await self._desk.nak(held.reply, delay_s)
+        await self._desk.nak([held.reply], delay_s)
         held.ended = True
         self._desk.book.remove(held)
 
@@ -322,8 +321,12 @@ def _ends(step: Step) -> bool:
 
 def _leaves(step: Step) -> bool:
     """Return whether no lease of this hop comes after it: then its end is counted once."""
-    released = any(isinstance(leg.place, Released) for leg in step.legs)
-    return _ends(step) and not released and not _stays(step)
+    return _ends(step) and not _released(step) and not _stays(step)
+
+
+def _released(step: Step) -> bool:
+    """Return whether it is given back."""
+    return any(isinstance(leg.place, Released) for leg in step.legs)
 
 
 def _changes(step: Step, *, again: bool) -> Iterator[Change]:
@@ -335,6 +338,8 @@ def _changes(step: Step, *, again: bool) -> Iterator[Change]:
             yield from ((leg.topic, "created", 1), (leg.topic, "repeated", 1))
         elif leg.routes and leg.place is not None and not again:
             yield (leg.topic, "created", 1)
+        if isinstance(leg.place, Queued) and not _stays(step) and (leg.fresh or not again):
+            yield (leg.topic, "placed", 1)
         if isinstance(leg.place, Delivered) and not again:
             yield (leg.topic, "delivered", 1)
     if isinstance(step.act, Route) and _ends(step) and not again:

@@ -45,7 +45,7 @@ class Counters(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     delivered: int = 0
     discarded: int = 0
     placed: int = 0
-    """Deliveries it brought back into the queue: they were created before."""
+    """Messages that its moves put into the queue's stream. The others are events from a door."""
     repeated: int = 0
     """Deliveries it had to make a second time: counted as created, too."""
     archived: int = 0
@@ -61,6 +61,8 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     """The latest leases that are counted, whose end the server may not know: `<id>:<hop>`."""
     move: Carriage | None = None
     """Of the move of a file: how far it has come. Its counters are those that the file had."""
+    detours: dict[str, float] = {}
+    """By topic: when events of one route last went through common, as the topic had no room."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

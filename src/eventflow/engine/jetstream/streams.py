@@ -85,8 +85,9 @@ class Streams:
         topic = plan.topics[queue.topic]
         name = names.stream(queue)
         capacity = topic.capacity if queue.kind is Kind.TOPIC else topic.lane_capacity
-        in_common = queue == names.COMMON_QUEUE
-        window_s = plan.dedup_window_s if in_common else _MOVES_REMEMBERED_S
+        window_s = plan.dedup_window_s
+        if queue != names.COMMON_QUEUE:
+            window_s = max(window_s, _MOVES_REMEMBERED_S)
         await self._stream(
             {
                 "name": name,

@@ -19,6 +19,7 @@ import msgspec
 import nats.errors
 
 from eventflow.config import NatsSettings
+from eventflow.engine.jetstream.answers import Answers
 from eventflow.engine.jetstream.client import Persistent
 from eventflow.errors import EngineUnavailable
 
@@ -106,6 +107,7 @@ class Wire:
     def __init__(self, client: Persistent, replicas: int = 1) -> None:
         self.client = client
         self.closed = False
+        self.answers = Answers(self)
         self._impossible = _IMPOSSIBLE_ALONE if replicas == 1 else _IMPOSSIBLE_AMONG_SEVERAL
 
     @property
@@ -258,14 +260,6 @@ class Wire:
                 return None
             raise
         return int(told["seq"])
-
-    async def confirm(self, reply: str, word: bytes = b"+ACK") -> None:
-        """Answer a lease, and wait until the server has taken the answer.
-
-        Raises:
-            EngineUnavailable: it did not say so in `HORIZON_S`.
-        """
-        await self._until_answered(lambda: self._once(reply, word, None), reply)
 
     async def tell(self, subject: str, body: bytes, reply: str = "") -> None:
         """Publish without an answer."""

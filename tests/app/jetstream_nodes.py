@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SOON_S = 30.0
 
 
-def node(server: Server, folder: Path, name: str, **more: str) -> tuple[EventFlow, Counter[str]]:
-    """Return a node, not started, and what its topic `mail` has delivered.
+def config(server: Server, folder: Path, name: str, **more: str) -> Path:
+    """Write the file of a node.
 
     Args:
         server: Where its queues are.
@@ -35,7 +35,12 @@ def node(server: Server, folder: Path, name: str, **more: str) -> tuple[EventFlo
     ]
     file = folder / f"{name}.toml"
     file.write_text("\n".join(lines))
-    flow = EventFlow(file)
+    return file
+
+
+def node(server: Server, folder: Path, name: str, **more: str) -> tuple[EventFlow, Counter[str]]:
+    """Return a node, not started, and what its topic `mail` has delivered; see `config`."""
+    flow = EventFlow(config(server, folder, name, **more))
     ran: Counter[str] = Counter()
 
     @flow.topic("mail", match="user.*", concurrency=4)

@@ -76,7 +76,6 @@ async def test_events_are_delivered_retried_and_counted(server: Server, tmp_path
     assert (stats["accepted"], stats["unaccounted"], stats["exact"]) == (20, 0, False)
 
 
-@pytest.mark.timeout(90)  # what the first node was just being given comes when its lease is over
 async def test_what_a_stopped_node_left_is_delivered_by_the_next(
     server: Server, tmp_path: Path
 ) -> None:

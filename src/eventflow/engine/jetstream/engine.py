@@ -278,6 +278,7 @@ class JetStreamEngine:
             line.wake()
         if self._begun:
             await asyncio.wait(self._begun)
+        await asyncio.gather(*(_if_possible(line.end()) for line in self._lines.values()))
         ending = [task for task in (self._keeping, self._beating) if task is not None]
         for task in ending:
             task.cancel()

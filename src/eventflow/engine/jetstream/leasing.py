@@ -2,7 +2,9 @@
 
 A node leases what is asked for and no more: what it fetched ahead would count as started when it
 dies. The exception is what a waiting request brings when nobody asks any more. It stays here for
-whoever asks next, and is given back if nobody does for a third of a lease.
+whoever asks next, and is given back if nobody does within a second: another node may have room. A
+node that stops waits for its last requests to end, a second at most, and gives back what they
+brought; else others would get that only when its lease is over.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 WAIT_S = 1.0
 """How long one request waits at the server before it is asked anew, in real seconds."""
+UNASKED_S = 1.0
+"""How long what was brought waits for somebody to ask, in real seconds."""
 _LANE_PULL = 200
 _SOON_S = 0.02
 """What is due so soon is kept here instead of being sent back for that time."""
@@ -100,6 +104,8 @@ class Line:
         self._taking = asyncio.Lock()
         self._something = asyncio.Event()
         self._asking = 0
+        self._asked_at = asyncio.get_running_loop().time()
+        """When somebody asked last, by the event loop's clock."""
         self._position = 0
         self._due: list[tuple[float, int, int, Held]] = []
         """Of a lane: what is here and due, or all but, the earliest first."""
@@ -127,6 +133,7 @@ class Line:
             return []
         finally:
             self._asking -= 1
+            self._asked_at = loop.time()
 
     def wake(self) -> None:
         """Let those who wait look again."""
@@ -295,17 +302,33 @@ class Line:
 
     async def tidy(self) -> None:
         """Give back what was brought and nobody asked for."""
-        if self._asking == 0:
-            async with self._taking:
-                await self._drop_stale(self._desk.clock.now_s())
+        unasked_s = asyncio.get_running_loop().time() - self._asked_at
+        if self._asking == 0 and unasked_s > UNASKED_S:
+            await self._give_back()
 
-    async def _drop_stale(self, now: float) -> None:
-        limit_s = self._desk.lease_s / 3
+    async def end(self) -> None:
+        """Give back what is here, once no request can bring anything more. Nobody asks now."""
+        await asyncio.gather(*(tap.rest() for tap in self._taps))
+        await self._give_back()
+
+    async def _give_back(self) -> None:
+        async with self._taking:
+            due, self._due = self._due, []
+            now = self._desk.clock.now_s()
+            await self._desk.give_back([item[-1] for item in due if item[-1].valid(now)])
+            await self._drop_stale(now, older_than_s=0.0)
+
+    async def _drop_stale(self, now: float, *, older_than_s: float | None = None) -> None:
+        """Give back what came so long ago that there is hardly time to run it."""
+        limit_s = self._desk.lease_s / 3 if older_than_s is None else older_than_s
         for stash in self._stash:
-            while stash and now - stash[0].since > limit_s:
-                came = stash.popleft()
-                if now - came.since < self._desk.lease_s:
-                    await self._desk.give_back(await self._held([came]))
+            old: list[Came] = []
+            while stash and now - stash[0].since >= limit_s:
+                old.append(stash.popleft())
+            valid = [came for came in old if now - came.since < self._desk.lease_s]
+            held = await self._held(valid)
+            if held:
+                await self._desk.give_back(held)
 
 
 class Book:

@@ -145,7 +145,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Let the name go."""
-        if self._me is not None and self.lost is None:
+        if self._seq and self.lost is None:
             with suppress(EngineUnavailable, _Overtaken):  # then it is free after `OVER_S`
                 await self._write(stopped=True, behind=self._seq)
 

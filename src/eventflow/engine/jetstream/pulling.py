@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from eventflow.engine.jetstream.wire import Wire
 
 _NS = 1_000_000_000
+LANDING_S = 0.5
+"""How long after its time a request may still bring something."""
 ANSWER_S = 5.0
 """How long the server may take to say that there is nothing."""
 
@@ -73,10 +75,21 @@ class Tap:
             return
         loop = asyncio.get_running_loop()
         # After this time it is asked anew, whether or not the server said that it is over.
-        asked = self._waits = _Asked(limit, loop.time() + wait_s)
+        asked = self._waits = _Asked(limit, loop.time() + wait_s, loop.create_future())
         await self._open()
         wish = {"batch": limit, "expires": max(int(wait_s * _NS), 1_000_000)}
         await self._ask("wait", asked, wish)
+
+    async def rest(self) -> None:
+        """Wait until no request waits at the server any more, and what it has sent is here.
+
+        The server says so. Ending the subscription would be faster, and on a cluster wrong: what
+        another server sends before it hears of that comes to nobody.
+        """
+        asked = self._waits
+        left_s = asked.until + LANDING_S - asyncio.get_running_loop().time()
+        if asked.left > 0 and asked.over is not None and left_s > 0:
+            await asyncio.wait([asked.over], timeout=left_s)
 
     async def _ask(self, kind: str, asked: _Asked, wish: dict[str, Any]) -> None:
         self._number += 1
@@ -110,8 +123,7 @@ class Tap:
             asked.found.append(message)
         elif message.subject == asked.inbox:
             asked.left = 0
-        if asked.left <= 0 and asked.over is not None and not asked.over.done():
-            asked.over.set_result(None)
+        asked.tell()
 
     async def _take_waited(self, message: Msg) -> None:
         asked = self._waits
@@ -120,6 +132,7 @@ class Tap:
             self._came(message)
         elif message.subject == asked.inbox:
             asked.left = 0
+        asked.tell()
 
 
 class _Asked:
@@ -135,6 +148,11 @@ class _Asked:
         self.over = over
         self.inbox = ""
         self.found: list[Msg] = []
+
+    def tell(self) -> None:
+        """Let whoever waits know, if it is over."""
+        if self.left <= 0 and self.over is not None and not self.over.done():
+            self.over.set_result(None)
 
 
 def _is_status(message: Msg) -> bool:

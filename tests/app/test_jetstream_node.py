@@ -9,9 +9,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.engine.jetstream_server import Server
+from tests.engine.jetstream_server import Server, ask, connected
+from tests.ports import free_port
 
 from eventflow import Event, EventFlow
+from eventflow.engine.jetstream import engine
 from eventflow.errors import EngineUnavailable, QueueFull
 from eventflow.storage.protocol import Actor
 
@@ -32,8 +34,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
-def node(server: Server, tmp_path: Path, **engine: Any) -> tuple[EventFlow, Counter[str]]:
-    settings = {"url": server.url, "node": "n1"} | engine
+def node(server: Server, tmp_path: Path, **said: Any) -> tuple[EventFlow, Counter[str]]:
+    settings = {"url": server.url, "node": "n1"} | said
     lines = [f"engine.{name} = {json.dumps(value)}" for name, value in settings.items()]
     lines += [f'storage.url = "sqlite:{tmp_path / "storage.db"}"']
     file = tmp_path / "eventflow.toml"
@@ -143,7 +145,118 @@ async def test_a_server_that_does_not_sync_is_refused(tmp_path: Path) -> None:
 async def test_one_that_does_is_said_to(server: Server, tmp_path: Path) -> None:
     flow, _ = node(server, tmp_path, monitor=server.monitor)
     async with flow:
-        assert (await flow.door.stats())["durability"] == "fsync"
+        stats = await flow.door.stats()
+    assert stats["durability"] == "fsync"
+    assert stats["doubts"] == []
+
+
+async def test_where_nobody_can_be_asked_that_is_shown(server: Server, tmp_path: Path) -> None:
+    flow, _ = node(server, tmp_path)
+    async with flow:
+        stats = await flow.door.stats()
+    assert stats["durability"] == "unknown"
+    assert [one["what"] for one in stats["doubts"]] == ["sync"]
+
+
+async def test_one_server_of_three_is_refused(server: Server, tmp_path: Path) -> None:
+    flow, _ = node(server, tmp_path, replicas=3)
+    with pytest.raises(EngineUnavailable, match="expected 3 servers"):
+        await flow.start()
+
+
+async def test_a_monitor_that_nobody_has_is_refused(server: Server, tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    flow, _ = node(server, tmp_path, monitor=nowhere)
+    with pytest.raises(EngineUnavailable, match="does not answer as a NATS server does"):
+        await flow.start()
+    flow, _ = node(server, tmp_path, monitor=f"{server.monitor},{nowhere}")
+    async with flow:
+        (doubt,) = (await flow.door.stats())["doubts"]
+    assert doubt["what"] == "monitor"
+
+
+async def test_an_event_that_no_message_holds_is_refused_at_start_and_later(
+    server: Server, tmp_path: Path
+) -> None:
+    flow, _ = node(server, tmp_path)
+    config = tmp_path / "eventflow.toml"
+    text = config.read_text()
+    config.write_text(f'{text}\ncommon.max_event = "1MiB"\n')
+    with pytest.raises(EngineUnavailable, match="1,179,648 bytes or more"):
+        await flow.start()
+
+    config.write_text(text)
+    flow, _ = node(server, tmp_path)
+    async with flow:
+        assert flow.settings.common.max_event_bytes == 896 * 2**10
+        config.write_text(f'{text}\ncommon.max_event = "1MiB"\n')
+        with pytest.raises(EngineUnavailable, match="1,179,648 bytes or more"):
+            await flow.reload()
+        assert flow.settings.common.max_event_bytes == 896 * 2**10
+
+
+async def changed(server: Server, stream: str, **config: Any) -> None:
+    async with connected(server) as client:
+        held = (await ask(client, f"STREAM.INFO.{stream}"))["config"]
+        await ask(client, f"STREAM.UPDATE.{stream}", **{**held, **config})
+
+
+async def doubts(flow: EventFlow) -> list[str]:
+    told = (await flow.door.stats())["doubts"]
+    return [f"{one['what']}: {one['found']}" for one in told if one["what"] != "sync"]
+
+
+async def test_what_somebody_changed_is_put_right_and_said(server: Server, tmp_path: Path) -> None:
+    flow, _ = node(server, tmp_path)
+    async with flow:
+        assert await doubts(flow) == []
+    await changed(server, "EF_T_mail", discard="old", max_age=3_600 * 10**9)
+    flow, _ = node(server, tmp_path)
+    async with flow:
+        (said,) = await doubts(flow)
+    assert said == (
+        "stream EF_T_mail: was configured otherwise: max_age expected 0 s, found 3600 s; "
+        "discard expected new, found old; put right"
+    )
+    flow, _ = node(server, tmp_path)
+    async with flow:
+        assert await doubts(flow) == []
+
+
+async def test_what_somebody_changes_meanwhile_is_said(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(engine, "LOOK_S", 0.2)
+    flow, _ = node(server, tmp_path)
+    async with flow:
+        await changed(server, "EF_COMMON", max_msgs=5)
+        give_up_at = asyncio.get_running_loop().time() + SOON_S
+        while not (found := await doubts(flow)):
+            assert asyncio.get_running_loop().time() < give_up_at
+            await asyncio.sleep(0.05)
+    assert found == ["stream EF_COMMON: configured otherwise: max_msgs expected 100,000, found 5"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("servers.doubted" in line and "EF_COMMON" in line for line in lines) == 1
+
+
+async def test_what_can_t_be_put_right_is_refused(server: Server, tmp_path: Path) -> None:
+    async with connected(server) as client:
+        await ask(
+            client,
+            "STREAM.CREATE.EF_T_mail",
+            name="EF_T_mail",
+            subjects=["ef.t.mail.>"],
+            storage="memory",
+        )
+    flow, _ = node(server, tmp_path)
+    with pytest.raises(EngineUnavailable) as caught:
+        await flow.start()
+    assert "storage expected file, found memory" in str(caught.value)
+    assert "retention expected workqueue, found limits" in str(caught.value)
+    assert "Nothing was accepted" in str(caught.value)
 
 
 async def test_a_user_that_is_revoked_makes_a_node_unready_until_it_is_back(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def shape_of(settings: Settings, topics: Sequence[Topic]) -> Shape:
         memory_limit_bytes=settings.engine.memory_limit_bytes,
         weights=(weights.critical, weights.high, weights.normal, weights.low),
         storage_max_bytes=settings.storage.max_size_bytes,
+        max_event_bytes=common.max_event_bytes,
     )
     return Shape(
         plan,

@@ -172,6 +172,10 @@ class Door:
             "since": rfc3339(census.since),
             "exact": not self._settings.engine.on_servers,  # else engine and storage are one file
             "durability": self.durability,
+            "doubts": [
+                {"what": one.what, "found": one.found, "advice": one.advice}
+                for one in self._engine.doubts
+            ],
             "accepted": census.topics[COMMON].created,
             "unaccounted": census.unaccounted,
             "moving": census.moving,

@@ -59,8 +59,11 @@ def summary(stats: Mapping[str, Any]) -> str:
     room = "" if most is None else f" of {tables.size(most)}"
     durability = stats["durability"]
     said = f"durability {durability}, " if durability else ""
+    doubts = "".join(
+        f"\ndoubtful: {one['what']}: {one['found']}" for one in stats.get("doubts", ())
+    )
     return (
         f"accepted {stats['accepted']:,}, unaccounted {stats['unaccounted']:,}\n"
         f"storage {tables.size(storage['used_bytes'])}{room}\n"
-        f"{said}counted since {stats['since']}"
+        f"{said}counted since {stats['since']}{doubts}"
     )

@@ -17,7 +17,7 @@ from eventflow.config.nats import split_user
 from eventflow.config.reader import Draft
 from eventflow.config.schema import Leaf, Table
 from eventflow.config.secret import Secret
-from eventflow.config.settings import STORAGE_URL, on_servers
+from eventflow.config.settings import EVENT_BYTES, SERVERS_EVENT_BYTES, STORAGE_URL, on_servers
 from eventflow.config.sinks import SmtpSinkSettings
 from eventflow.config.sinks.sql import EVENT_KEY
 from eventflow.config.texts import WEBHOOK_SECRET
@@ -86,6 +86,10 @@ def follow(draft: Draft) -> None:
     storage, engine = draft.get("storage", {}), draft.get("engine", {})
     if storage.get("url", FAULTY) is None and "url" in engine:
         storage["url"] = STORAGE_URL if on_servers(engine["url"]) else engine["url"]
+    common = draft.get("common", {})
+    if common.get("max_event_bytes", FAULTY) is None:
+        beside = on_servers(engine.get("url"))
+        common["max_event_bytes"] = SERVERS_EVENT_BYTES if beside else EVENT_BYTES
     for webhook in drafts(draft.get("webhooks")):
         scheme = webhook.get("scheme")
         if scheme is not None:

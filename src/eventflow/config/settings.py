@@ -21,6 +21,9 @@ from eventflow.config.webhook import WebhookSettings
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 DEFAULT_URL = "sqlite:eventflow.db"
+EVENT_BYTES = MIB
+SERVERS_EVENT_BYTES = 896 * KIB
+"""Of an event on NATS servers as they come: 128 KiB less than their `max_payload`."""
 STORAGE_URL = "sqlite:eventflow-storage.db"
 """Of secondary storage beside NATS servers."""
 
@@ -271,10 +274,14 @@ class CommonSettings:
     At 800 events a second they last the whole of the default `dedup_window`.
     """
 
-    max_event_bytes: Annotated[int, Size(KIB, 64 * MIB)] = MIB
+    max_event_bytes: Annotated[
+        int, Size(KIB, 64 * MIB), Follows("the place of the queues: 1 MiB, on NATS servers 896 KiB")
+    ] = EVENT_BYTES
     """Size of one event. At most `[server] max_request`.
 
-    Events say what happened; large things are better linked to.
+    Events say what happened; large things are better linked to. What NATS servers take by
+    themselves is 1 MiB, of which 128 KiB are for what goes with an event: for more, raise their
+    `max_payload`.
     """
 
     unroutable: Literal["dead", "refuse"] = "dead"

@@ -53,6 +53,8 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     """Shares of starts among critical, high, normal and low (G4). Each at least 1."""
     lease_s: float = 30.0
     storage_max_bytes: int = 10 * 2**30
+    max_event_bytes: int = 0
+    """Of the data of an event that may come; 0: the engine need not know."""
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False):

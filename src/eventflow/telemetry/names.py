@@ -304,6 +304,13 @@ DURABILITY_LOWERED = LogEvent(
     "Acceptance does not survive a power cut (os), or not even a crash (memory).",
     ("durability",),
 )
+SERVERS_DOUBTED = LogEvent(
+    "servers.doubted",
+    "warning",
+    "Something of the NATS servers is not as the configuration claims, or was not and was put "
+    "right. While it is so, /v1/stats shows it under `doubts`.",
+    ("what", "found", "advice"),
+)
 SETTINGS_APPLIED = LogEvent(
     "settings.applied",
     "info",

@@ -161,6 +161,11 @@ class EmbeddedEngine:
         self.committer.on_commit = committed
 
     @property
+    def doubts(self) -> Sequence[Any]:
+        """What is not as it should be, though this node runs: it needs nobody else."""
+        return ()
+
+    @property
     def fault(self) -> str | None:
         """Why nothing can be made durable now; None while all is well."""
         return self.committer.fault

@@ -1,6 +1,7 @@
 """The JetStream engine: queues are bounded work-queue streams on NATS servers.
 
-monitoring  what servers say of themselves
+gate        what servers must be like for the promises to hold
+monitoring  what servers say of themselves at their monitoring ports
 names       what streams, consumers and subjects are called
 stored      what stands in a message
 access      who this node is to the servers, and whom it trusts
@@ -9,7 +10,9 @@ wire        the connection: requests, and what their answers mean
 answers     how leases end, many at once
 publishing  many messages into one stream
 pulling     pull requests to a consumer
-streams     declaring streams and consumers up front
+layout      the streams and consumers that a plan asks for
+streams     declaring them up front
+watch       whether the servers are, and stay, as the promises need them
 depths      how full the streams are
 notes       what is new of deliveries that stay where they are
 ledger      what each node has counted

@@ -48,7 +48,8 @@ class Persistent(Client):
 
     def __init__(self, url: str, access: NatsSettings, *, encrypted: bool) -> None:
         super().__init__()
-        self._url = url
+        self.place = url
+        """Of the servers, without a user: for messages."""
         self._access = access
         self._encrypted = encrypted
         self._trouble: Exception | None = None
@@ -149,7 +150,7 @@ class Persistent(Client):
     async def _begin(self) -> None:
         said = self._access
         await self.connect(
-            self._url.split(","),
+            self.place.split(","),
             name="eventflow",
             user=said.user,
             password=None if said.password is None else said.password.reveal(),
@@ -190,7 +191,7 @@ class Persistent(Client):
         self.options["reconnect_time_wait"] = AGAIN_S
 
     def _explained(self, error: Exception | None) -> str:
-        return explained(error, self._url, self._access, self._server_info)
+        return explained(error, self.place, self._access, self._server_info)
 
     def _advice(self, error: Exception | None) -> str:
         return advice(error, self._access, self._server_info)

@@ -66,7 +66,7 @@ class Gauge:
         """Believe the server, which may show `under_way` messages that are being published."""
         self.held = state["messages"] - under_way
         self.last_seq = state["last_seq"] - under_way
-        self.first_at = _moment(state["first_ts"]) if state["messages"] else None
+        self.first_at = moment_of(state["first_ts"]) if state["messages"] else None
 
     def left(self, count: int = 1) -> None:
         """Note that messages were acked."""
@@ -123,7 +123,7 @@ class Depths:
         return state
 
 
-def _moment(text: str) -> float | None:
+def moment_of(text: str) -> float | None:
     """Return seconds since 1970; the server writes nanoseconds, which Python does not read."""
     whole, _, rest = text.rstrip("Z").partition(".")
     try:

@@ -7,6 +7,8 @@ import random
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from eventflow.engine.jetstream import gate
+from eventflow.engine.jetstream.access import context_of
 from eventflow.engine.jetstream.answers import MORE_TIME
 from eventflow.engine.jetstream.carrying import JetStreamCarrier
 from eventflow.engine.jetstream.depths import FRESH_S
@@ -15,10 +17,10 @@ from eventflow.engine.jetstream.doors import Doors
 from eventflow.engine.jetstream.leasing import Line
 from eventflow.engine.jetstream.looking import Looking
 from eventflow.engine.jetstream.membership import Membership
-from eventflow.engine.jetstream.monitoring import check
 from eventflow.engine.jetstream.placing import Placement
 from eventflow.engine.jetstream.settling import Settlement
 from eventflow.engine.jetstream.streams import Streams
+from eventflow.engine.jetstream.watch import LOOK_S, Claim, Watch, first, kept
 from eventflow.engine.jetstream.wire import Refused, Wire
 from eventflow.engine.protocol import (
     Applied,
@@ -62,10 +64,16 @@ class JetStreamEngine:
     """Queues on NATS servers. See `Engine` for the promises."""
 
     def __init__(
-        self, desk: Desk, streams: Streams, draw_bits: Callable[[int], int], durability: str
+        self,
+        desk: Desk,
+        streams: Streams,
+        draw_bits: Callable[[int], int],
+        watch: Watch,
+        durability: str,
     ) -> None:
         """`open_engine` is the way to make one."""
         self._durability = durability
+        self._watch = watch
         self._desk = desk
         self._streams = streams
         self._doors = Doors(desk, draw_bits)
@@ -79,6 +87,7 @@ class JetStreamEngine:
         self._life = f"{draw_bits(64):016x}"
         self._keeping: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         self.storage: Keeper = desk.storage
 
@@ -98,6 +107,7 @@ class JetStreamEngine:
         self._check_open()
         async with self._applying:
             desk = self._desk
+            self._watch.check_payload(plan.max_event_bytes)
             with self._declaring():
                 await self._streams.declare(plan)
             if not self._loaded:
@@ -117,7 +127,9 @@ class JetStreamEngine:
             await desk.depths.refresh()
             await self._looking.look_into_storage()
             if self._keeping is None:
+                await self._watch.look(at_start=True)
                 self._keeping = asyncio.ensure_future(self._keep())
+                self._watching = asyncio.ensure_future(self._look())
         held = {queue.topic for queue, gauge in desk.depths.gauges.items() if gauge.held}
         kept = {topic for (topic, _), (count, _) in (await desk.storage.totals()).items() if count}
         return Applied(tuple(sorted((held | kept) - plan.topics.keys())))
@@ -213,6 +225,11 @@ class JetStreamEngine:
         """What acceptance survives: "fsync", "os", or "unknown" where servers were not asked."""
         return self._durability
 
+    @property
+    def doubts(self) -> Sequence[gate.Verdict]:
+        """What of the servers is not as it should be, though this node runs."""
+        return self._watch.doubts
+
     def watch(self, committed: Callable[[float, int], None]) -> None:
         """Have told of each batch accepted how long it took, in seconds, and how many waited."""
         self._doors.committed = committed
@@ -279,7 +296,8 @@ class JetStreamEngine:
         if self._begun:
             await asyncio.wait(self._begun)
         await asyncio.gather(*(_if_possible(line.end()) for line in self._lines.values()))
-        ending = [task for task in (self._keeping, self._beating) if task is not None]
+        tasks = (self._keeping, self._beating, self._watching)
+        ending = [task for task in tasks if task is not None]
         for task in ending:
             task.cancel()
         if ending:
@@ -293,7 +311,7 @@ class JetStreamEngine:
     async def cut_off(self) -> None:
         """Be gone as after a crash of this process: nothing is ended, nothing given back."""
         self._desk.closing = True
-        for task in (self._keeping, self._beating):
+        for task in (self._keeping, self._beating, self._watching):
             if task is not None:
                 task.cancel()
         await self._desk.wire.close()
@@ -310,8 +328,9 @@ class JetStreamEngine:
     def _check_open(self) -> None:
         if self._closing is not None or self._desk.closing:
             raise EngineUnavailable("it is closed")
-        if self.fault is not None:
-            raise EngineUnavailable(self.fault)
+        # Not where the servers are away: who waits a little may be spared to do it again.
+        if self._membership.lost is not None:
+            raise EngineUnavailable(self.fault or "it is closed")
 
     @contextmanager
     def _declaring(self) -> Iterator[None]:
@@ -319,13 +338,18 @@ class JetStreamEngine:
             yield
         except Refused as refused:
             raise EngineUnavailable(
-                f"the NATS servers refuse a stream of {self._streams.replicas} replicas ({refused})"
+                f"the NATS servers refuse what is asked of them ({refused}). Nothing was accepted"
             ) from refused
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
             await _if_possible(self._membership.beat())
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await _if_possible(self._watch.look())
 
     async def refresh(self) -> None:
         """Learn what the servers and the other nodes say; asked for every second."""
@@ -392,7 +416,20 @@ async def open_engine(  # noqa: PLR0913  # all a node has to say
         ConfigError: a file that the node logs in with can't be used.
         EngineUnavailable: no server answers or takes this node, or one keeps less than is wanted.
     """
-    kept = await check(monitor, durability)
     wire = await Wire.connect(url, replicas, access, encrypted=encrypted)
+    claim = Claim(durability, replicas, monitor)
+    context = None if access is None else context_of(access)
+
+    async def ask() -> Sequence[gate.Verdict]:
+        return await first(wire, claim, context)
+
+    try:
+        found = await ask()
+        gate.insist(found)
+    except BaseException:
+        await wire.close()
+        raise
     desk = Desk(wire, storage, clock, node, rate)
-    return JetStreamEngine(desk, Streams(wire, replicas, rate), draw_bits, kept)
+    streams = Streams(wire, replicas, rate)
+    watch = Watch(wire, streams, clock if rate == 1 else None, found, ask)
+    return JetStreamEngine(desk, streams, draw_bits, watch, kept(found, monitor))

@@ -1,63 +1,87 @@
-"""What servers say of themselves: whether they sync before they answer (G1).
+"""What servers say of themselves at their monitoring ports.
 
-A client isn't told. The monitoring port is: `/varz` shows the configuration in effect.
+A client isn't told whether they sync before they answer (G1), what time they have, or how many they
+are; `/varz` shows the configuration in effect, `/jsz` the cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 import urllib.request
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from eventflow.errors import EngineUnavailable
+from eventflow.clock import from_rfc3339
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
 
 _ANSWER_S = 5.0
 
-_log = logging.getLogger(__name__)
+
+class Told(msgspec.Struct, frozen=True, gc=False):
+    """What one server says."""
+
+    url: str
+    """Of its monitoring port."""
+    version: str
+    syncs: bool
+    max_payload: int
+    servers: int
+    """How many share its streams; 1: it is alone."""
+    ahead_s: float
+    """How much its clock is ahead of this node's."""
+    unsure_s: float
+    """How much of that may be the time that the answer took."""
 
 
-async def check(monitor: str, durability: str) -> str:
-    """Return what acceptance survives: "fsync", "os", or "unknown" where nobody can be asked.
+class Silent(msgspec.Struct, frozen=True, gc=False):
+    """A server that does not answer, or none."""
+
+    url: str
+    why: str
+
+
+async def ask(
+    monitor: str, context: ssl.SSLContext | None = None
+) -> tuple[Sequence[Told], Sequence[Silent]]:
+    """Return what the servers say, and which say nothing.
 
     Args:
         monitor: URLs of monitoring ports, separated by commas; empty: there are none.
-        durability: What is wanted: "fsync" or "os".
-
-    Raises:
-        EngineUnavailable: a server does not answer, or keeps less than is wanted.
+        context: What https is spoken with.
     """
-    if not monitor:
-        if durability == "fsync":
-            _log.warning(
-                "[engine] monitor is not set, so it is not known whether the NATS servers sync "
-                "before they answer. With their default sync_interval a power cut loses what "
-                "they confirmed in the last two minutes."
-            )
-        return "unknown"
-    lazy = [url for url in monitor.split(",") if not await _syncs(url)]
-    if not lazy:
-        return "fsync"
-    if durability == "fsync":
-        raise EngineUnavailable(
-            f"expected NATS servers that sync before they answer, got sync_always off at "
-            f"{', '.join(lazy)}: a power cut would lose what they confirmed. Nothing was sent. "
-            f'Set sync_interval: always there, or [engine] durability to "os"'
-        )
-    return "os"
+    urls = [url.rstrip("/") for url in monitor.split(",") if url]
+    found = await asyncio.gather(*(asyncio.to_thread(_told, url, context) for url in urls))
+    told = [one for one in found if isinstance(one, Told)]
+    return told, [one for one in found if isinstance(one, Silent)]
 
 
-async def _syncs(url: str) -> bool:
+def _told(url: str, context: ssl.SSLContext | None) -> Told | Silent:
     try:
-        told = await asyncio.to_thread(_varz, url)
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise EngineUnavailable(f"the monitoring port {url} does not answer ({error})") from error
-    config = told.get("jetstream", {}).get("config") or {}
-    return bool(config.get("sync_always"))
+        began = time.time()
+        told = _read(f"{url}/varz", context)
+        ended = time.time()
+        cluster = _read(f"{url}/jsz", context).get("meta_cluster") or {}
+        config = told.get("jetstream", {}).get("config") or {}
+        return Told(
+            url,
+            told["version"],
+            bool(config.get("sync_always")),
+            told["max_payload"],
+            cluster.get("cluster_size", 1),
+            from_rfc3339(told["now"]) - (began + ended) / 2,
+            (ended - began) / 2,
+        )
+    except (OSError, ValueError, KeyError, msgspec.MsgspecError) as error:
+        return Silent(url, str(getattr(error, "reason", error)))
 
 
-def _varz(url: str) -> Any:
-    with urllib.request.urlopen(f"{url}/varz", timeout=_ANSWER_S) as answer:  # noqa: S310  # http: by its kind
+def _read(url: str, context: ssl.SSLContext | None) -> Any:
+    with urllib.request.urlopen(  # noqa: S310  # http: or https: by its kind
+        url, timeout=_ANSWER_S, context=context if url.startswith("https:") else None
+    ) as answer:
         return msgspec.json.decode(answer.read())

@@ -1,7 +1,7 @@
-"""Streams and consumers, declared up front: what a plan asks for, made or changed, never removed.
+"""Streams and consumers, declared up front: what the layout asks for, made or changed, not removed.
 
-No consumer is made or removed while deliveries move. Each queue has one for each priority, and
-each lane one for all; they are durable, so that what a dead node had leased is given to others.
+No consumer is made or removed while deliveries move. What somebody else has changed is put right
+and said; what can't be put right is refused.
 """
 
 from __future__ import annotations
@@ -9,26 +9,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from eventflow.delivery import COMMON
-from eventflow.engine.jetstream import names
-from eventflow.engine.jetstream.membership import KEPT_S
+from eventflow.engine.jetstream import gate, names
+from eventflow.engine.jetstream.layout import Layout
 from eventflow.engine.jetstream.wire import Refused
-from eventflow.engine.protocol import Kind, Queue
+from eventflow.errors import EngineUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from eventflow.engine.jetstream.gate import Difference, Verdict
+    from eventflow.engine.jetstream.layout import Asked, Config
     from eventflow.engine.jetstream.wire import Wire
-    from eventflow.engine.protocol import Plan
-
-_NS = 1_000_000_000
-_LEASED_AT_MOST = 1_000
-"""Beside a queue's capacity, so that the server never keeps back what a node may lease."""
-_MOVES_REMEMBERED_S = 600.0
-"""How long a topic's stream and a lane know the ids of moves: far longer than one takes."""
-_LEAST_WINDOW_S = 0.1
+    from eventflow.engine.protocol import Plan, Queue
 
 _STREAM_NOT_FOUND = 10059
+_TOO_FEW_SERVERS = {10074, 10005}
+"""No cluster; no servers in it that have room."""
 
 
 class Streams:
@@ -36,28 +32,31 @@ class Streams:
 
     def __init__(self, wire: Wire, replicas: int, rate: float) -> None:
         self._wire = wire
-        self.replicas = replicas
-        self._rate = rate
+        self._layout = Layout(replicas, rate)
+        self.asked: dict[str, Asked] = {}
+        """What has been declared, by the name of the stream."""
+        self.righted: dict[str, Verdict] = {}
+        """What was found otherwise, and put right."""
+
+    @property
+    def replicas(self) -> int:
+        """How many servers hold each stream."""
+        return self._layout.replicas
 
     async def declare_nodes(self) -> None:
         """Make what nodes need to know of each other, before anything else."""
-        await self._own(names.NODES, "ef.node.>", max_age=int(KEPT_S * _NS))
+        await self._declare(self._layout.nodes())
 
     async def declare(self, plan: Plan) -> None:
-        """Make or change all that this plan asks for."""
-        window = self._ns(max(plan.dedup_window_s, _LEAST_WINDOW_S))
-        await asyncio.gather(
-            self._own(names.NOTES, "ef.note.>"),
-            self._own(names.LEDGER, "ef.ledger.>"),
-            self._own(names.DOOR, "ef.door.>", max_age=window, duplicate_window=window),
-        )
-        # Capacities are what matters to whoever sends meanwhile, so common comes last.
-        wanted = [Queue(Kind.TOPIC, name) for name in plan.topics if name != COMMON]
-        wanted += [
-            Queue(Kind.LANE, name) for name, topic in plan.topics.items() if topic.lane_capacity
-        ]
-        await asyncio.gather(*(self._queue(queue, plan) for queue in wanted))
-        await self._queue(names.COMMON_QUEUE, plan)
+        """Make or change all that this plan asks for.
+
+        Raises:
+            EngineUnavailable: something is otherwise, and can't be put right; no answer.
+        """
+        await asyncio.gather(*map(self._declare, self._layout.books(plan)))
+        *others, common = self._layout.queues(plan)
+        await asyncio.gather(*map(self._declare, others))
+        await self._declare(common)
 
     async def present(self) -> Sequence[Queue]:
         """Return the queues that are there, planned or not."""
@@ -69,83 +68,76 @@ class Streams:
             if not listed or len(listed) >= told.get("total", 0):
                 return found
 
-    async def _own(self, name: str, subjects: str, **more: Any) -> None:
-        await self._stream(
-            {
-                "name": name,
-                "subjects": [subjects],
-                "retention": "limits",
-                "discard": "old",
-                "max_msgs_per_subject": 1,
-                **more,
-            }
-        )
-
-    async def _queue(self, queue: Queue, plan: Plan) -> None:
-        topic = plan.topics[queue.topic]
-        name = names.stream(queue)
-        capacity = topic.capacity if queue.kind is Kind.TOPIC else topic.lane_capacity
-        window_s = plan.dedup_window_s
-        if queue != names.COMMON_QUEUE:
-            window_s = max(window_s, _MOVES_REMEMBERED_S)
-        await self._stream(
-            {
-                "name": name,
-                "subjects": [f"{names.head(queue)}.>"],
-                "retention": "workqueue",
-                "discard": "new",
-                "max_msgs": capacity,
-                "duplicate_window": self._ns(max(window_s, _LEAST_WINDOW_S)),
-                "allow_atomic": True,
-            }
-        )
-        tokens = "*.*.*"
-        if queue.kind is Kind.LANE:
-            consumers = {names.MOVER: f"{names.head(queue)}.*.{tokens}"}
+    async def _declare(self, asked: Asked) -> None:
+        name = asked.name
+        held = await stream_of(self._wire, name)
+        if held is None:
+            await self._ask(f"STREAM.CREATE.{name}", asked.stream, name, ())
         else:
-            consumers = {rank: f"{names.head(queue)}.{rank}.{tokens}" for rank in names.RANKS}
+            differing = gate.differences(asked.stream, held["config"], gate.STREAM_REST)
+            if differing:
+                wanted = {one.field: one.expected for one in differing}
+                wish = {**held["config"], **wanted}
+                await self._ask(f"STREAM.UPDATE.{name}", wish, f"stream {name}", differing)
+        self.asked[name] = asked
+        there = {} if held is None else await consumers_of(self._wire, name)
         await asyncio.gather(
-            *(
-                self._consumer(name, consumer, subjects, plan.lease_s, capacity)
-                for consumer, subjects in consumers.items()
-            )
+            *(self._consumer(name, *one, there.get(one[0])) for one in asked.consumers.items())
         )
-
-    async def _stream(self, config: dict[str, Any]) -> None:
-        config = {
-            "storage": "file",
-            "num_replicas": self.replicas,
-            "allow_direct": True,
-            **config,
-        }
-        name = config["name"]
-        try:
-            told = await self._wire.ask(f"STREAM.INFO.{name}")
-        except Refused as refused:
-            if refused.code != _STREAM_NOT_FOUND:
-                raise
-            await self._wire.ask(f"STREAM.CREATE.{name}", config)
-            return
-        held = told["config"]
-        if any(held.get(key) != value for key, value in config.items()):
-            await self._wire.ask(f"STREAM.UPDATE.{name}", {**held, **config})
 
     async def _consumer(
-        self, stream: str, name: str, subjects: str, lease_s: float, capacity: int
+        self, stream: str, name: str, config: Config, held: Mapping[str, Any] | None
     ) -> None:
-        config = {
-            "durable_name": name,
-            "filter_subject": subjects,
-            "ack_policy": "explicit",
-            "ack_wait": self._ns(lease_s),
-            "max_deliver": -1,
-            "max_ack_pending": capacity + _LEASED_AT_MOST,
-        }
-        # Made where it is missing, changed where it differs, else left alone: one request for all.
-        await self._wire.ask(
-            f"CONSUMER.CREATE.{stream}.{name}.{subjects}",
+        differing: Sequence[Difference] = ()
+        if held is not None:
+            differing = gate.differences(config, held, gate.CONSUMER_REST)
+            if not differing:
+                return
+        await self._ask(
+            f"CONSUMER.CREATE.{stream}.{name}.{config['filter_subject']}",
             {"stream_name": stream, "config": config, "action": ""},
+            f"consumer {name} of {stream}",
+            differing,
         )
 
-    def _ns(self, seconds: float) -> int:
-        return int(seconds / self._rate * _NS)
+    async def _ask(
+        self, what: str, wish: Config, about: str, differing: Sequence[Difference]
+    ) -> None:
+        """Make something, or put right in what it differs."""
+        try:
+            await self._wire.ask(what, wish)
+        except Refused as refused:
+            if refused.code in _TOO_FEW_SERVERS and self.replicas > 1:
+                verdict = gate.servers(self.replicas, clustered=refused.code != 10074)
+                raise _unfit(verdict, refused) from refused
+            if differing:
+                raise _unfit(gate.otherwise(about, differing, "refused"), refused) from refused
+            raise
+        odd = [one for one in differing if not gate.follows(one)]
+        if odd:
+            self.righted[about] = gate.otherwise(about, odd, "put right")
+
+
+async def stream_of(wire: Wire, name: str) -> dict[str, Any] | None:
+    """Return what the server says of a stream, None where there is none."""
+    try:
+        return await wire.ask(f"STREAM.INFO.{name}")
+    except Refused as refused:
+        if refused.code == _STREAM_NOT_FOUND:
+            return None
+        raise
+
+
+async def consumers_of(wire: Wire, stream: str) -> dict[str, dict[str, Any]]:
+    """Return the configurations of a stream's consumers, by name."""
+    found: dict[str, dict[str, Any]] = {}
+    while True:
+        told = await wire.ask(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+        listed = told.get("consumers") or []
+        found |= {one["name"]: one["config"] for one in listed}
+        if not listed or len(found) >= told.get("total", 0):
+            return found
+
+
+def _unfit(verdict: Verdict, refused: Refused) -> EngineUnavailable:
+    return EngineUnavailable(f"{verdict} (the servers: {refused.text}). Nothing was accepted")

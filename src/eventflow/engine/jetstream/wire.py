@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-OLDEST_SERVER = (2, 12)
-"""Major and minor of the first server with atomic batches."""
 ANSWER_S = 3.0
 """How long the server may take for one answer before it is asked again."""
 HORIZON_S = 10.0
@@ -42,7 +40,8 @@ _NO_RESOURCES = 10023
 _DUPLICATE_IN_BATCH = 10201
 _EXPECTED_OTHERWISE = {10070, 10071}
 _NOT_FOUND = 10037
-_NO_CLUSTER = 10074
+_NEVER = {10074, 10052}
+"""No cluster; a configuration that no stream can be changed to: also with a status of 500."""
 _BAD_REQUEST_STATUS = range(400, 500)
 _IMPOSSIBLE_ALONE = {"Nats-Expected-Last-Msg-Id": "ef:none"}
 _IMPOSSIBLE_AMONG_SEVERAL = {"Nats-Expected-Last-Sequence": str(2**63 - 1)}
@@ -111,6 +110,11 @@ class Wire:
         self._impossible = _IMPOSSIBLE_ALONE if replicas == 1 else _IMPOSSIBLE_AMONG_SEVERAL
 
     @property
+    def info(self) -> Mapping[str, Any]:
+        """How the server that it is connected to has introduced itself."""
+        return self.client._server_info  # noqa: SLF001  # it has no public name
+
+    @property
     def fault(self) -> str | None:
         """What keeps the node from the servers, None while nothing does."""
         return None if self.closed else self.client.fault
@@ -133,19 +137,11 @@ class Wire:
 
         Raises:
             ConfigError: a file that the node logs in with can't be used.
-            EngineUnavailable: no server answers there, or takes this node; or an old one.
+            EngineUnavailable: no server answers there, or takes this node.
         """
         client = Persistent(url, access or NatsSettings(), encrypted=encrypted)
         await client.begin()
-        wire = Wire(client, replicas)
-        found = client.connected_server_version
-        if (found.major, found.minor) < OLDEST_SERVER:
-            await wire.close()
-            raise EngineUnavailable(
-                f"NATS server {found} at {url}; expected {'.'.join(map(str, OLDEST_SERVER))} or "
-                f"later, which stores batches as a whole. Nothing was sent. Update the servers"
-            )
-        return wire
+        return Wire(client, replicas)
 
     async def close(self) -> None:
         """End the connection."""
@@ -332,7 +328,7 @@ def _checked(answer: Msg) -> dict[str, Any]:
         raise Duplicated(code, status, text)
     if code == _NOT_FOUND:
         raise Missing(code, status, text)
-    if code == _NO_CLUSTER or (status in _BAD_REQUEST_STATUS and code not in _MAY_PASS):
+    if code in _NEVER or (status in _BAD_REQUEST_STATUS and code not in _MAY_PASS):
         raise Refused(code, status, text)
     raise _Unknown(f"{code}: {text}")
 

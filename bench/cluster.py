@@ -98,42 +98,51 @@ async def floor(servers: Cluster, events: int, hops: int) -> dict[str, float]:
     """Publish in atomic batches, lease, move on, ack with an answer: as fast as it goes."""
     wire = await Wire.connect(servers.url, 3)
     client = wire.client
-    names = [f"Q{number}" for number in range(hops)]
-    for name in names:
+    first, others = ("Q", TOPICS) if hops == 2 else (None, TOPICS)
+    for name in filter(None, (first, *others)):
         await queue_of(client, name)
     bodies = batches(events, 500)
+    moved = 0
 
     async def feed() -> None:
         given = iter(range(0, events, 500))
 
         async def some() -> None:
-            for first in given:
-                body = bodies[first // 500]
+            for start in given:
+                body = bodies[start // 500]
                 size = len(body) // 500
+                queue = first or TOPICS[start // 500 % 3]
                 items = [
-                    Item(f"Q0.{first + n}", f"{first + n}", body[n * size : (n + 1) * size])
+                    Item(f"{queue}.{start + n}", f"{start + n}", body[n * size : (n + 1) * size])
                     for n in range(500)
                 ]
                 await put_each(wire, items)
 
         await asyncio.gather(*(some() for _ in range(AHEAD)))
 
-    async def stage(name: str, onward: str | None) -> None:
-        moved = 0
+    async def onward(name: str) -> None:
+        left = events
+        while left:
+            found = await pulled(client, name)
+            items = [
+                [Item(f"{to}.{m.subject}", f"{m.subject}:1", m.data) for m in found[nth::3]]
+                for nth, to in enumerate(TOPICS)
+            ]
+            await asyncio.gather(*(put_each(wire, some) for some in items if some))
+            await wire.answers.give([(m.reply, ACK) for m in found])
+            left -= len(found)
+
+    async def end(name: str) -> None:
+        nonlocal moved
         while moved < events:
             found = await pulled(client, name)
-            if onward is not None:
-                items = [Item(f"{onward}.{m.subject}", f"{m.subject}:1", m.data) for m in found]
-                await put_each(wire, items)
             await wire.answers.give([(m.reply, ACK) for m in found])
             moved += len(found)
 
     servers_s, own_s = cpu_s(servers), time.process_time()
     began = time.perf_counter()
-    onwards = [*names[1:], None]
-    await asyncio.gather(
-        feed(), *(stage(name, onward) for name, onward in zip(names, onwards, strict=True))
-    )
+    stages = [end(name) for name in TOPICS]
+    await asyncio.gather(feed(), *stages, *([onward(first)] if first else []))
     took_s = time.perf_counter() - began
     servers_s, own_s = cpu_s(servers) - servers_s, time.process_time() - own_s
     await wire.close()

@@ -304,6 +304,9 @@ class Engine(Protocol):
     G8  The counts are true: a full walk of the queues finds them.
     """
 
+    groups: bool
+    """Whether calls of `accept` that come at once share a write: then nobody has to gather them."""
+
     async def apply(self, plan: Plan) -> Applied:
         """Keep these queues from now on. Idempotent; also for changes while running.
 

@@ -80,7 +80,8 @@ class Ingress:
             raise EngineUnavailable("the node is stopping; send again to another, or later")
         self._check(events)
         self._check_storage()
-        store = self._gather.accept if len(events) <= SMALL else self._store
+        gathers = len(events) <= SMALL and not self._engine.groups
+        store = self._gather.accept if gathers else self._store
         try:
             try:
                 return await store(events)

@@ -91,6 +91,8 @@ class Batch(NamedTuple):
 class EmbeddedEngine:
     """Queues in this process's memory, made durable by a journal. See `Engine` for the promises."""
 
+    groups = False
+
     def __init__(
         self,
         journal: Journal,

@@ -63,6 +63,9 @@ T = TypeVar("T")
 class JetStreamEngine:
     """Queues on NATS servers. See `Engine` for the promises."""
 
+    groups = True
+    """Gathered before, small requests of several topics would all have to go through common."""
+
     def __init__(
         self,
         desk: Desk,

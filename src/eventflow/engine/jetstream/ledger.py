@@ -49,11 +49,11 @@ class Other(NamedTuple):
     seq: int
     """Of the message it stands in."""
     record: Record
-    unsure: frozenset[str]
+    unsure: frozenset[bytes]
     """Ends that it counts: asked for at each settlement."""
 
 
-_UNKNOWN = Other(0, Record(inf, {}, []), frozenset())
+_UNKNOWN = Other(0, Record(inf, {}, b""), frozenset())
 
 
 class Ledger:
@@ -62,8 +62,8 @@ class Ledger:
     def __init__(self, wire: Wire, node: str, now: float) -> None:
         self._wire = wire
         self._subject = names.ledger_subject(node)
-        self._own = Record(now, {}, [])
-        self._ended: dict[str, float] = {}
+        self._own = Record(now, {}, b"")
+        self._ended: dict[bytes, float] = {}
         """By lease, the latest last: when its end was confirmed, by this node's clock; else inf."""
         self._others: dict[str, Other] = {}
         self._writing: asyncio.Future[None] | None = None
@@ -82,7 +82,7 @@ class Ledger:
                 self._own = _read(own)
             except Unreadable as unreadable:
                 raise EngineUnavailable(str(unreadable)) from unreadable
-            self._ended = dict.fromkeys(self._own.unsure, inf)
+            self._ended = dict.fromkeys(_fences(self._own), inf)
         await self.refresh()
         for other in self._others.values():
             _refuse_half_moved(other.record)
@@ -116,7 +116,7 @@ class Ledger:
             # A node of a later release: what it counted up to here is all that is known of it.
             log(UNREADABLE, where=names.LEDGER, reason=str(unreadable))
             record = known.record
-        self._others[node] = Other(message.seq, record, frozenset(record.unsure))
+        self._others[node] = Other(message.seq, record, frozenset(_fences(record)))
 
     @property
     def since(self) -> float:
@@ -160,11 +160,11 @@ class Ledger:
             self._own.detours[topic] = now
             await self.commit(())
 
-    def has(self, key: str) -> bool:
+    def has(self, key: bytes) -> bool:
         """Return whether the end of this lease was counted before."""
         return key in self._ended or any(key in one.unsure for one in self._others.values())
 
-    def remember(self, keys: Sequence[str]) -> None:
+    def remember(self, keys: Sequence[bytes]) -> None:
         """Remember that these leases are being ended, and counted with the next record."""
         for key in keys:
             self._ended.pop(key, None)  # to be the latest
@@ -201,7 +201,7 @@ class Ledger:
             setattr(counters, name, getattr(counters, name) + by)
         await self._written()
 
-    def sure(self, keys: Sequence[str], now: float) -> None:
+    def sure(self, keys: Sequence[bytes], now: float) -> None:
         """Note that the server has confirmed these ends; forget those of long ago."""
         self._ended.update((key, now) for key in keys if key in self._ended)
         while self._ended:
@@ -222,7 +222,8 @@ class Ledger:
         else:
             await asyncio.sleep(0)  # let all who settle now count first
         self._writing, self._next = self._next, None
-        self._own.unsure = list(islice(reversed(self._ended), RECORDED_MAX))[::-1]
+        latest = list(islice(reversed(self._ended), RECORDED_MAX))
+        self._own.unsure = b"".join(reversed(latest))
         try:
             await self._wire.put(Item(self._subject, "", encode(self._own)))
         except Refused as refused:
@@ -240,3 +241,8 @@ def _refuse_half_moved(record: Record) -> None:
             f"the move of {move.source} to these servers has not ended; nothing was started. "
             f"Run the same `eventflow move` again where that file is: it goes on where it was"
         )
+
+
+def _fences(record: Record) -> list[bytes]:
+    size = names.FENCE_BYTES
+    return [record.unsure[at : at + size] for at in range(0, len(record.unsure), size)]

@@ -38,6 +38,7 @@ MOVER = "mover"
 RANKS = tuple(priority.value for priority in PRIORITIES)
 """The consumers of a queue, by rank."""
 COMMON_QUEUE = Queue(Kind.TOPIC, COMMON)
+FENCE_BYTES = 8
 
 _SLOTS = 16
 _TOPIC_STREAM = "EF_T_"
@@ -89,6 +90,11 @@ def slot(event: Event, ref: str) -> str:
 def move_id(delivery: Delivery) -> str:
     """Return the id of the move that brings a delivery where it will have this hop."""
     return f"{delivery.id}:{delivery.hop}"
+
+
+def fence(delivery: Delivery, what: str = "") -> bytes:
+    """Return what the ledger knows the end of a lease by: short, since it keeps thousands."""
+    return hashlib.blake2b(f"{what}{move_id(delivery)}".encode(), digest_size=FENCE_BYTES).digest()
 
 
 def note_subject(queue: Queue, ref: str) -> str:

@@ -89,7 +89,7 @@ class Placement:
             for one, delivery in zip(items, moved, strict=True)
         ]
         desk = self._desk
-        keys = [f"placed:{names.move_id(delivery)}" for delivery in moved]
+        keys = [names.fence(delivery, "placed:") for delivery in moved]
         # What was put there before a crash may be counted already.
         new = [key for key in keys if not desk.ledger.has(key)]
         desk.ledger.remember(keys)

@@ -218,18 +218,18 @@ class Settlement:
     async def _count(self, steps: Sequence[Step]) -> bool:
         """Write the record; return whether it is durable, so that leases may end."""
         changes: list[Change] = []
-        keys: list[str] = []
+        keys: dict[bytes, None] = {}
         for step in steps:
             key = _key(step)
             again = key in keys or self._desk.ledger.has(key)
             changes += _changes(step, again=again)
             if _leaves(step):
-                keys.append(key)
+                keys[key] = None
             for leg in step.legs:
                 self._audit(leg)
         try:
             await self._desk.tell(self._rows)
-            self._desk.ledger.remember(keys)
+            self._desk.ledger.remember(list(keys))
             if changes:
                 await self._desk.ledger.commit(changes)
         except EngineUnavailable:
@@ -355,8 +355,8 @@ def _owing(old: Delivery, owed: tuple[str, ...]) -> Delivery:
     return new
 
 
-def _key(step: Step) -> str:
-    return names.move_id(step.held.delivery)
+def _key(step: Step) -> bytes:
+    return names.fence(step.held.delivery)
 
 
 def _stays(step: Step) -> bool:

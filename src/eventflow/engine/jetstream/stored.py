@@ -57,8 +57,8 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     since: float
     """When it began to count, seconds since 1970."""
     topics: dict[str, Counters]
-    unsure: list[str]
-    """The latest leases that are counted, whose end the server may not know: `<id>:<hop>`."""
+    unsure: bytes
+    """The latest leases that are counted, whose end the server may not know: their fences."""
     move: Carriage | None = None
     """Of the move of a file: how far it has come. Its counters are those that the file had."""
     detours: dict[str, float] = {}

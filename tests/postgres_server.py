@@ -145,13 +145,14 @@ class Server:
     def database(self) -> Iterator[Database]:
         """Make an empty database, dropped on leaving."""
         name = f"test_{next(_numbers)}"
-        self._administer(f"CREATE DATABASE {name}")
+        self.administer(f"CREATE DATABASE {name}")
         try:
             yield Database(self, name)
         finally:
-            self._administer(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            self.administer(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
-    def _administer(self, statement: str) -> None:
+    def administer(self, statement: str) -> None:
+        """Run a statement as whoever owns the server."""
         with psycopg.connect(self.url_of("postgres"), autocommit=True) as connection:
             connection.execute(statement)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +97,7 @@ async def test_what_a_stopped_node_left_is_delivered_by_the_next(
 
 
 async def test_a_server_that_dies_and_comes_back_loses_nothing(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Server(tmp_path, port=port)
+    server = Server(tmp_path, port=free_port())
     server.start()
     flow, ran = node(server, tmp_path)
     accepted: list[str] = []

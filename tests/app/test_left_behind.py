@@ -9,7 +9,7 @@ import pytest
 
 from eventflow import Event, EventFlow
 from eventflow.app.engines import refuse_left_behind, shown
-from eventflow.config import EngineSettings, Settings, StorageSettings
+from eventflow.config import EngineSettings, Secret, Settings, StorageSettings
 from eventflow.engine.embedded.leaving import Mark, glance, is_journal, set_mark
 from eventflow.errors import ConfigError, JournalMoved
 
@@ -18,7 +18,7 @@ NATS = "nats://shop:secret@10.0.0.1:4222"
 
 
 def settings(storage: str = "sqlite:eventflow-storage.db") -> Settings:
-    return Settings(engine=EngineSettings(url=NATS), storage=StorageSettings(url=storage))
+    return Settings(engine=EngineSettings(url=NATS), storage=StorageSettings(url=Secret(storage)))
 
 
 @pytest.fixture(autouse=True)

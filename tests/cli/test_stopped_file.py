@@ -14,6 +14,8 @@ import pytest
 from eventflow import Event, EventFlow, Permanent
 from eventflow.cli import main
 from eventflow.storage.protocol import Actor
+from eventflow.storage.sqlite import open_storage
+from eventflow.testing import ManualClock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,6 +241,34 @@ def test_what_is_no_file_of_a_node(
     for words in (["stats"], ["explain", "x"], ["export"], ["audit", "--verify"], ["backup", "c"]):
         assert main([*words, "--db", str(path)]) == 1
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["postgresql://shop:hunter2@db/shop", "nats://hunter2@host:4222"])
+def test_servers_are_no_file(url: str, capsys: Capture) -> None:
+    """Other nodes may be working there; and what is behind the scheme may hold a password."""
+    for words in (["stats"], ["groups"], ["explain", "x"], ["export"], ["backup", "c"]):
+        assert main([*words, "--db", url]) == 2
+        err = capsys.readouterr().err
+        assert "expected the file of a stopped node, got " in err
+        assert "--url, or start one" in err
+        assert "hunter2" not in err
+
+
+def test_the_storage_file_of_a_node_on_servers_is_no_journal(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "eventflow-storage.db"
+
+    async def made() -> None:
+        storage = await open_storage(str(path), clock=ManualClock(), chain="n1")
+        await storage.close()
+
+    apart(made())
+    for words in (["stats"], ["groups"], ["audit", "--verify"], ["backup", "c"]):
+        assert main([*words, "--db", str(path)]) == 1
+        err = capsys.readouterr().err
+        assert "secondary storage of a node whose queues are on NATS servers" in err
+        assert "--url" in err
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from eventflow.config import (
     HttpSinkSettings,
     RouteSettings,
     SchemaSettings,
+    Secret,
     Settings,
     Share,
     TopicSettings,
@@ -36,7 +37,7 @@ TOP: dict[str, Any] = {
     "engine.memory_limit_bytes": 512 * MIB,
     "engine.history_max": 100_000,
     "engine.backups": Path("backups"),
-    "storage.url": "sqlite:eventflow.db",
+    "storage.url": Secret("sqlite:eventflow.db"),
     "storage.max_size_bytes": 10 * GIB,
     "server.host": "127.0.0.1",
     "server.port": 8_080,
@@ -159,7 +160,7 @@ def test_storage_beside_servers_is_a_file_of_its_own() -> None:
 def test_storage_is_where_the_engine_is() -> None:
     settings = parse('engine.url = "sqlite:/var/lib/shop.db"', name="", environ={})
 
-    assert settings.storage.url == settings.engine.url == "sqlite:/var/lib/shop.db"
+    assert settings.storage.url.reveal() == settings.engine.url == "sqlite:/var/lib/shop.db"
     assert settings.engine.path == Path("/var/lib/shop.db")
     assert load(None, environ={}, overrides={"engine": {"url": "memory:"}}).engine.path is None
 

@@ -9,6 +9,7 @@ import pickle
 import pytest
 
 from eventflow.config import HttpSinkSettings, Secret, Settings, parse
+from eventflow.config.texts import STORAGE_URL
 from eventflow.errors import ConfigError
 
 HIDDEN = "hunter2-hunter2-hunter2"
@@ -90,6 +91,56 @@ ASKS = {
     "a token's secret": 'server.tokens = [{ name = "a", role = "read", secret = "${S} x" }]',
     "a path": 'schemas = { "a" = "${S}\\n" }',
 }
+
+
+DATABASE = 'engine.url = "nats://a:4222"\nstorage.url = "{}"'
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://shop:{HIDDEN}@db:5432/shop",
+        f"postgresql://db/shop?user=shop&password={HIDDEN}",
+        f"postgres://shop:{HIDDEN}@a,b/shop",
+        f"postgresql+psycopg://shop:{HIDDEN}@db/shop",
+        f"postgresql://shop:a,{HIDDEN}@db/shop",
+    ],
+)
+@pytest.mark.parametrize("way", ["file", "reference", "variable"])
+def test_the_url_of_a_database_is_never_shown(url: str, way: str) -> None:
+    environ = {"URL": url} if way == "reference" else {"EVENTFLOW_STORAGE__URL": url}
+    text = DATABASE.format({"file": url, "reference": "${URL}", "variable": "sqlite:x.db"}[way])
+    settings = parse(text, name="", environ={} if way == "file" else environ)
+
+    assert settings.storage.in_database
+    assert settings.storage.path is None
+    assert settings.storage.url.reveal().startswith("postgresql://")
+    assert HIDDEN in settings.storage.url.reveal()
+    assert HIDDEN not in f"{settings} {settings!r} {settings.storage!r}"
+    assert HIDDEN not in STORAGE_URL.write(settings.storage.url)
+    assert settings.storage.shown.endswith("/shop")
+    assert HIDDEN not in settings.storage.shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql+asyncpg://shop:{HIDDEN}@db/shop",
+        f"postgresql:shop:{HIDDEN}@db/shop",
+        f"postgresql://shop:{HIDDEN} @db/shop",
+        f"mysql://shop:{HIDDEN}@db/shop",
+        f"postgresql://shop:p/{HIDDEN}@db/shop",
+        f"postgresql://shop:p@{HIDDEN}@db/shop",
+        f"postgresql://shop:p/{HIDDEN}?x@db/shop",
+        f"postgresql://shop:{HIDDEN}\\n@db/shop",
+    ],
+)
+def test_nor_is_one_that_can_not_be_used(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(DATABASE.format(url), name="", environ={})
+
+    assert "[storage] url: expected" in str(caught.value)
+    assert HIDDEN not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ASKS.values(), ids=ASKS)

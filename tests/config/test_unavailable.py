@@ -16,8 +16,10 @@ SINK = '[topics.email]\nmatch = "**"\n[topics.email.sink]\n'
 # One faulty file for each line of the table: what is written, and where the message says it stands.
 WRITTEN = {
     ("engine.url", "postgres*:*"): ('engine.url = "postgresql+psycopg://host/db"', "[engine] url"),
-    ("storage.url", "nats:*"): ('storage.url = "nats://host:4222"', "[storage] url"),
-    ("storage.url", "postgres*:*"): ('storage.url = "postgresql://host/db"', "[storage] url"),
+    ("storage.url", "postgres*:*"): (
+        'engine.url = "sqlite:a.db"\nstorage.url = "postgresql://host/db"',
+        "[storage] url",
+    ),
     ("storage.url", None): ('storage.url = "sqlite:other.db"', "[storage] url"),
     ("topics.*.rate", None): (EMAIL + 'rate = "50/s"', "[topics.email] rate"),
     ("topics.*.breaker", None): (EMAIL + "breaker = { probes = 3 }", "[topics.email.breaker]"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self
 from tests.e2e.page import DEFAULT_PORT, Commands, File, Said, Step, fits, moved, ports, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 BLOCK_S: Final = 60.0
 EVENTUALLY_S: Final = 30.0
@@ -211,15 +211,23 @@ class Terminal:
         return state != "Z" and int(parent) == self._shell.pid
 
 
-async def follow(path: Path, folder: Path, scratch: Path) -> None:
+async def follow(
+    path: Path, folder: Path, scratch: Path, there: Mapping[int, int] | None = None
+) -> None:
     """Follow a page from its first block to its last.
+
+    Args:
+        path: The page.
+        folder: Where it begins: empty.
+        scratch: For what the reader does not see.
+        there: Where servers are that the page takes for given, by the port it names.
 
     Raises:
         Failed: it does not do what it says.
         NotAPage: it can't be followed.
     """
     todo = steps(path)
-    free = dict(zip(sorted(ports(path)), _free(len(ports(path))), strict=True))
+    free = dict(zip(sorted(ports(path)), _free(len(ports(path))), strict=True)) | dict(there or {})
     async with Terminal(folder, scratch, free[DEFAULT_PORT], path.name) as terminal:
         for step in todo:
             await terminal.follow(moved(step, free))

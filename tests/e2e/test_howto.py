@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.e2e.page import Commands, NotAPage, fits, ports, steps
 from tests.e2e.terminal import Failed, follow
+from tests.postgres_server import running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "how-to").glob("*.md"))
 
@@ -15,7 +21,20 @@ PAGES = sorted((Path(__file__).parents[2] / "docs" / "how-to").glob("*.md"))
 def followed(page: Path, folder: Path) -> None:
     for name in ("page", "scratch"):
         (folder / name).mkdir()
-    asyncio.run(follow(page, folder / "page", folder / "scratch"))
+    with there(page) as servers:
+        asyncio.run(follow(page, folder / "page", folder / "scratch", servers))
+
+
+@contextmanager
+def there(page: Path) -> Iterator[dict[int, int]]:
+    """Run the PostgreSQL that a page takes for given, by the port it names: 5432."""
+    if 5432 not in ports(page):
+        yield {}
+        return
+    with running() as server:
+        server.administer("CREATE ROLE shop LOGIN PASSWORD 'change-me'")
+        server.administer("CREATE DATABASE shop OWNER shop")
+        yield {5432: server.port}
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from eventflow.config import Settings
     from eventflow.engine.embedded.writer import Writer
     from eventflow.engine.jetstream import JetStreamEngine
+    from eventflow.storage.protocol import Keeper
 
     AnyEngine = EmbeddedEngine | JetStreamEngine
 
@@ -46,9 +47,10 @@ async def engine_of(
     """Open the engine that the settings name.
 
     Raises:
-        ConfigError: it needs a package that is not installed.
+        ConfigError: it needs a package that is not installed, or a database keeps less than the
+            settings claim.
         EngineUnavailable: no server answers, or it keeps less than the settings claim.
-        StorageUnavailable: the file of secondary storage can't be opened.
+        StorageUnavailable: the file or database of secondary storage can't be opened.
         JournalInUse: another process has the journal open.
         JournalMoved: what the journal held was moved elsewhere.
         JournalUnreadable: the journal is damaged, or of another version.
@@ -87,7 +89,7 @@ def refuse_left_behind(settings: Settings) -> None:
         why = f"{storage.path} is the file of a node that kept its queues there, too"
         raise ConfigError([f'[storage] url: {why}. Name another, such as "{STORAGE_URL}"'])
     if is_journal(default):
-        _refuse_live(default, to, shown(storage.url))
+        _refuse_live(default, to, storage.shown)
 
 
 def _refuse_live(path: Path, to: str, storage: str) -> None:
@@ -127,14 +129,7 @@ async def on_servers(
         raise ConfigError([f"[engine] url: {why}. Install eventflow[nats]"]) from error
     said = settings.engine
     node = member_of(settings, clock.now_s()).name
-    path: Path | None = settings.storage.path
-    storage = await open_storage(
-        ":memory:" if path is None else str(path),
-        clock=clock,
-        chain=node,
-        audit_key=audit_key_of(settings),
-        max_bytes=settings.storage.max_size_bytes,
-    )
+    storage = await _storage_of(settings, clock, node)
     try:
         return await jetstream.open_engine(
             said.url,
@@ -151,3 +146,36 @@ async def on_servers(
     except BaseException:
         await storage.close()
         raise
+
+
+async def _storage_of(settings: Settings, clock: Clock, node: str) -> Keeper:
+    """Open secondary storage beside NATS servers: a file of this node's, or a database of all.
+
+    Args:
+        settings: The settings.
+        clock: Tells the time.
+        node: This node's name, which its audit chain has as well.
+    """
+    said = settings.storage
+    if said.in_database:
+        try:
+            from eventflow.storage import postgres  # noqa: PLC0415  # its client is an extra
+        except ImportError as error:  # psycopg without libpq is no ModuleNotFoundError
+            why = f"postgresql:// needs the package psycopg, which can't be loaded: {error}"
+            raise ConfigError([f"[storage] url: {why}. Install eventflow[postgres]"]) from error
+        return await postgres.open_postgres(
+            said.url,
+            clock=clock,
+            chain=node,
+            audit_key=audit_key_of(settings),
+            max_bytes=said.max_size_bytes,
+            durable=settings.engine.durability == "fsync",
+        )
+    path = said.path
+    return await open_storage(
+        ":memory:" if path is None else str(path),
+        clock=clock,
+        chain=node,
+        audit_key=audit_key_of(settings),
+        max_bytes=said.max_size_bytes,
+    )

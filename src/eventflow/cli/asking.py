@@ -130,14 +130,31 @@ async def reading(where: Reaches, not_done: str = "nothing was shown") -> AsyncI
     from eventflow.app.stopped import stopped  # noqa: PLC0415  # a node: slow to load
     from eventflow.web.asgi import make_app  # noqa: PLC0415  # a node: slow to load
 
+    path = file_of(where.db, not_done)
     try:
-        async with stopped(Path(where.db)) as door:
+        async with stopped(path) as door:
             yield _File(where.db, make_app(door), not_done)
     except JournalInUse as error:
         raise Stop(
             f"{where.db} is in use by {error.holder}; {not_done}. --db is for a node that is "
             "stopped: ask one that runs with --url."
         ) from error
+
+
+def file_of(db: str, not_done: str) -> Path:
+    """Return the file that --db names.
+
+    Raises:
+        Stop: it names a database or servers: other nodes may be working there.
+    """
+    scheme = db.partition("://")[0].partition("+")[0]
+    if "://" in db and scheme in {"nats", "postgres", "postgresql"}:
+        # What stands behind the scheme may hold a password.
+        raise wrong(
+            f"--db: expected the file of a stopped node, got {scheme}://…; {not_done}. What is on "
+            "servers other nodes may be working on: ask one that runs with --url, or start one."
+        )
+    return Path(db)
 
 
 @asynccontextmanager

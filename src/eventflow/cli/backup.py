@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from eventflow.cli import tables
-from eventflow.cli.asking import Copies, acting
+from eventflow.cli.asking import Copies, acting, file_of
 from eventflow.cli.printing import printed, put_json
 from eventflow.cli.stop import DONE, Stop, wrong
 from eventflow.errors import JournalInUse
@@ -58,8 +58,9 @@ def _stopped(name: str, db: str, *, as_json: bool) -> int:
         raise wrong("backup --db: expected NAME, where the copy goes. Nothing was written.")
     from eventflow.engine.embedded.stopped import backup_stopped  # noqa: PLC0415  # a node: slow to load
 
+    file = file_of(db, "nothing was written")
     try:
-        written = backup_stopped(Path(db), Path(name))
+        written = backup_stopped(file, Path(name))
     except JournalInUse as error:
         raise Stop(
             f"{db} is in use by {error.holder}; nothing was written. Have that node write a copy: "

@@ -47,6 +47,9 @@ def command(
     settings = app_of(app).check() if app else checked(path_of(config))
     out = [f"warning: {warning}" for warning in settings.warnings]
     out.append(f"engine   {settings.engine.url}, durability {settings.engine.durability}")
+    if settings.engine.on_servers:
+        alone = "" if settings.storage.in_database else ", for this node alone"
+        out.append(f"storage  {settings.storage.shown}{alone}")
     out.append(f"server   http://{settings.server.host}:{settings.server.port}")
     out += [
         f"topic    {topic.name}: {_handled_by(topic)}, "

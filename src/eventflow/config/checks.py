@@ -22,7 +22,7 @@ from eventflow.config.sinks import SmtpSinkSettings
 from eventflow.config.sinks.sql import EVENT_KEY
 from eventflow.config.texts import WEBHOOK_SECRET
 from eventflow.config.tree import Tree, location, quoted, show
-from eventflow.config.unavailable import ELSEWHERE
+from eventflow.config.unavailable import ELSEWHERE, IN_DATABASE
 from eventflow.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def follow(draft: Draft) -> None:
     """Fill in the defaults that follow another setting."""
     storage, engine = draft.get("storage", {}), draft.get("engine", {})
     if storage.get("url", FAULTY) is None and "url" in engine:
-        storage["url"] = STORAGE_URL if on_servers(engine["url"]) else engine["url"]
+        here = engine["url"]
+        storage["url"] = Secret(STORAGE_URL if on_servers(here) else here)
     common = draft.get("common", {})
     if common.get("max_event_bytes", FAULTY) is None:
         beside = on_servers(engine.get("url"))
@@ -131,11 +132,16 @@ def warnings(subject: Subject) -> Iterator[str]:
 
 def _one_place(subject: Subject) -> Iterator[str]:
     engine, storage = subject.table("engine"), subject.table("storage")
-    here, there = engine.get("url"), storage.get("url")
-    if not here or not there or (on_servers(here) and there.startswith("sqlite:")):
+    here, secret = engine.get("url"), storage.get("url")
+    if not here or not isinstance(secret, Secret):
+        return
+    there = secret.reveal()
+    in_database = there.startswith("postgresql:")
+    if on_servers(here) and (in_database or there.startswith("sqlite:")):
         return
     if _place(here) != _place(there):
-        yield ELSEWHERE.refusal(subject.where(storage, "url"))
+        refused = IN_DATABASE if in_database else ELSEWHERE
+        yield refused.refusal(subject.where(storage, "url"))
 
 
 LOGINS: Final = ("user", "token", "creds", "nkey")

@@ -28,6 +28,9 @@ STORAGE_URL = "sqlite:eventflow-storage.db"
 """Of secondary storage beside NATS servers."""
 
 
+_DEFAULT = Secret(DEFAULT_URL)
+
+
 def _file(url: str) -> Path | None:
     scheme, _, path = url.partition(":")
     return Path(path) if scheme == "sqlite" else None
@@ -133,11 +136,13 @@ class EngineSettings:
 class StorageSettings:
     """`[storage]`: secondary storage, for what is parked and dead, and the audit trail."""
 
-    url: Annotated[str, texts.FILE_URL, Follows("`[engine] url`")] = DEFAULT_URL
-    """Where it is kept: in the same place as the queues; beside NATS servers in a file of its own.
+    url: Annotated[Secret, texts.STORAGE_URL, Follows("`[engine] url`")] = _DEFAULT
+    """Where it is kept: in the same place as the queues; beside NATS servers in a file of its own,
+    or in PostgreSQL (needs `eventflow[postgres]`).
 
     In one file a delivery moves from queue to storage in one transaction. Beside `nats://` it is
-    "sqlite:eventflow-storage.db".
+    "sqlite:eventflow-storage.db", for one node alone; several nodes share a database, of
+    whose URL only host and name are ever shown.
     """
 
     max_size_bytes: Annotated[int, Size(MIB, 256 * TIB)] = 10 * GIB
@@ -148,8 +153,25 @@ class StorageSettings:
 
     @property
     def path(self) -> Path | None:
-        """Its file; None: it is in memory."""
-        return _file(self.url)
+        """Its file; None: it is in memory, or in a database."""
+        return _file(self.url.reveal())
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without user, password and parameters: for files and messages."""
+        url = self.url.reveal()
+        if not self.in_database:
+            return url
+        authority, _, path = url.removeprefix("postgresql://").partition("/")
+        if "@" in path:  # whoever wrote it by hand: no telling what is a password
+            return "postgresql://…"
+        hosts = authority.rpartition("@")[2].partition("?")[0]
+        return f"postgresql://{hosts}/{path.partition('?')[0]}"
+
+    @property
+    def in_database(self) -> bool:
+        """Whether PostgreSQL keeps it."""
+        return self.url.reveal().startswith("postgresql:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,6 +127,36 @@ class EngineUrl(FileUrl):
 
 
 @dataclass(frozen=True)
+class StorageUrl(FileUrl):
+    """Where secondary storage is. It may hold a password, so it is read as a secret."""
+
+    def read(self, raw: object) -> Secret:  # type: ignore[override]  # a secret is no text
+        """Take what `FileUrl` takes, and databases of PostgreSQL; of these no message shows any."""
+        text = raw if isinstance(raw, str) else ""
+        scheme, _, rest = text.partition(":")
+        dialect, _, driver = scheme.partition("+")
+        if dialect not in ("postgresql", "postgres"):
+            return Secret(super().read(raw))
+        text = f"postgresql:{rest}"
+        if driver not in ("", "psycopg") or not re.fullmatch(self.pattern, text):
+            raise Unfit("postgresql://USER:PASSWORD@HOST:PORT/DATABASE", hide=True)
+        authority, _, path = text.removeprefix("postgresql://").partition("/")
+        if "@" in path or authority.count("@") > 1:
+            # libpq would take a piece of the password for a host or database, and name it.
+            raise Unfit(
+                "postgresql://USER:PASSWORD@HOST:PORT/DATABASE with what is no letter or digit in "
+                "user and password as %XX: @ is %40, / is %2F, : is %3A",
+                hide=True,
+            )
+        return Secret(text)
+
+    def write(self, value: Secret) -> str:  # type: ignore[override]  # as above
+        """Write the name of a file, and the mask for all else."""
+        said = value.reveal()
+        return super().write(said if said.startswith(("sqlite:", "memory:")) else str(value))
+
+
+@dataclass(frozen=True)
 class ServersUrl(Text):
     """Addresses of servers without a user or password; empty for none."""
 
@@ -249,7 +279,10 @@ WEBHOOK_NAME = Text(
 SHARED_SECRET = SecretText("a text on one line", rf"{NO_CONTROL}{{1,1000}}")
 TOKEN_NAME = Text('a name such as "shop", of A-Z, a-z, 0-9, ".", "_" and "-"', r"[\w.-]{1,64}")
 TOKEN_SECRET = SecretText("visible ASCII characters, without blanks", r"[!-~]{1,1024}")
-FILE_URL = FileUrl('"memory:" or "sqlite:PATH"', rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}")
+STORAGE_URL = StorageUrl(
+    '"sqlite:PATH", "memory:" or "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"',
+    rf"memory:|sqlite:{NO_CONTROL}{{1,4000}}|postgresql://[^\s\x00-\x1f\x7f-\x9f]{{1,8000}}",
+)
 _SERVER = r"[A-Za-z0-9.:\[\]_-]{1,255}"
 _USER = r"(?:[^\s,@/?#\x00-\x1f\x7f-\x9f]{1,1000}@)?"
 _NATS, _TLS = f"nats://{_USER}{_SERVER}", f"tls://{_USER}{_SERVER}"

@@ -36,18 +36,27 @@ ELSEWHERE = NotBuilt(
     "[engine] url.",
     shown=" other than [engine] url",
 )
+IN_DATABASE = NotBuilt(
+    "storage.url",
+    "there a delivery goes from queue to storage in one transaction of one file, which a database "
+    'has no part in. Put the queues on NATS servers, [engine] url = "nats://HOST:PORT", or leave '
+    "this out.",
+    "postgres*:*",
+    ' = "postgresql://…" beside queues in a file or in memory',
+)
+_TOGETHER = (ELSEWHERE, IN_DATABASE)
+"""What `checks` refuses: not the value itself, but what it stands beside."""
 
 NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt(
         "engine.url",
         'queues are kept in a file, in memory or on NATS servers. Write "sqlite:PATH", "memory:" '
-        'or "nats://HOST:PORT".',
+        'or "nats://HOST:PORT"; PostgreSQL goes into [storage] url.',
         "postgres*:*",
         ' = "postgresql://…"',
     ),
-    NotBuilt("storage.url", ELSEWHERE.instead, "postgres*:*", ' = "postgresql://…"'),
-    NotBuilt("storage.url", ELSEWHERE.instead, "nats:*", ' = "nats://…"'),
     ELSEWHERE,
+    IN_DATABASE,
     NotBuilt("topics.*.rate", "only `concurrency` limits how fast a topic delivers."),
     NotBuilt("topics.*.breaker", "a failing target is called again as `retry` says."),
     NotBuilt(
@@ -64,7 +73,7 @@ def not_built(path: tuple[str | int, ...], raw: object) -> NotBuilt | None:
     """Return the entry for what stands at `path`; None: it is available, or not known at all."""
     subject = raw.get("type") if isinstance(raw, Mapping) else raw
     for entry in NOT_BUILT:
-        if entry is ELSEWHERE or not _reaches(entry.path, path):
+        if entry in _TOGETHER or not _reaches(entry.path, path):
             continue
         if entry.value is None or (isinstance(subject, str) and fnmatchcase(subject, entry.value)):
             return entry

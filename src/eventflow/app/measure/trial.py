@@ -19,7 +19,7 @@ from eventflow.app.measure.latency import by_python
 from eventflow.app.measure.lateness import Lateness
 from eventflow.app.measure.rate import AHEAD, measured, publish, settled
 from eventflow.app.measure.samples import Samples, bodies, event_bytes, samples_of
-from eventflow.config import Settings, TopicSettings
+from eventflow.config import Secret, Settings, TopicSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,7 +175,7 @@ class _Part:
         self._settings = replace(
             settings,
             engine=replace(settings.engine, url=url),
-            storage=replace(settings.storage, url=url),
+            storage=replace(settings.storage, url=Secret(url)),
             topics=tuple(
                 replace(topic, handler=None, sink=None, executor=None) for topic in settings.topics
             ),

@@ -25,6 +25,7 @@ from eventflow.app.moving.carry import BY, Carrying, baseline
 from eventflow.app.moving.report import Report, retold, side_of, told
 from eventflow.app.moving.source import opened
 from eventflow.app.moving.target import plan_of, problems
+from eventflow.config import Secret
 from eventflow.engine.embedded import open_engine
 from eventflow.engine.embedded.leaving import Glance, Mark, glance, set_mark
 from eventflow.errors import EngineUnavailable, MoveRefused, MoveUnfinished, StorageUnavailable
@@ -174,14 +175,14 @@ def _aside(settings: Settings) -> Settings:
     path = settings.storage.path
     if path is None or path.exists():
         return settings
-    return replace(settings, storage=replace(settings.storage, url="memory:"))
+    return replace(settings, storage=replace(settings.storage, url=Secret("memory:")))
 
 
 async def _found(source: Source, settings: Settings, *, dry_run: bool) -> Report:
     return Report(
         f"sqlite:{source.path}",
         shown(settings.engine.url),
-        shown(settings.storage.url),
+        settings.storage.shown,
         side_of(source.census),
         overrides=tuple(await source.overrides()),
         dry_run=dry_run,
@@ -202,7 +203,7 @@ async def _compared(report: Report, source: Source, engine: OnServers) -> Report
 
 def _elsewhere(mark: Mark | None, settings: Settings, carriage: Carriage | None) -> list[str]:
     """Return why a move that has begun can't go on there."""
-    to, storage = shown(settings.engine.url), shown(settings.storage.url)
+    to, storage = shown(settings.engine.url), settings.storage.shown
     # Servers that know of this move are the same ones, whatever they are called now.
     if mark is None or (mark.storage == storage and (carriage is not None or mark.to == to)):
         return []

@@ -468,7 +468,14 @@ class Journal:
         with self._reading():
             version = self.connection.pragma("user_version")
             program = self.connection.pragma("application_id")
-            empty = self._one("SELECT count(*) FROM sqlite_schema")[0] == 0
+            tables = {name for (name,) in self.connection.execute("SELECT name FROM sqlite_schema")}
+        empty = not tables
+        if {"kept", "fence", "audit"} <= tables:
+            raise JournalUnreadable(
+                self.path,
+                "it is the secondary storage of a node whose queues are on NATS servers",
+                "Ask that node with --url; it has no file that can be read without it.",
+            )
         if program != APPLICATION_ID and not (empty and program == 0):
             raise JournalUnreadable(
                 self.path, "it is an SQLite file of another program", "Name another file."

@@ -283,7 +283,7 @@ class JetStreamEngine:
         raise BackupRefused(
             str(path),
             "the queues are on NATS servers",
-            "Back up the servers, and the file of [storage] url.",
+            "Back up the servers, and what [storage] url names.",
         )
 
     async def close(self) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eventflow.engine.protocol import Engine, Plan
-    from eventflow.storage.protocol import Storage
+    from eventflow.storage.protocol import Keeper, Storage
 
 # A real server, and its real time: margins are some 50 ms, which a machine that shares its cores
 # takes away now and then. In CI `tests/app/test_jetstream_node.py` speaks to a server.
@@ -88,14 +88,16 @@ class OnOneServer:
         yield
         self.server.kill()
 
-    async def start(self, plan: Plan, node: str = "n1") -> JetStreamEngine:
+    async def stored(self, node: str) -> Keeper:
         file = "storage.db" if node == "n1" else f"{node}.db"
-        storage = await open_storage(
+        return await open_storage(
             str(self.folder / file), clock=self.clock, chain=node, kind=FaultyStorage
         )
+
+    async def start(self, plan: Plan, node: str = "n1") -> JetStreamEngine:
         engine = await open_engine(
             self.server.url,
-            storage=storage,
+            storage=await self.stored(node),
             clock=self.clock,
             node=node,
             replicas=self.replicas,

@@ -59,7 +59,7 @@ def plan_for(count: int) -> Plan:
     return Plan({COMMON: TopicPlan(2 * count + 100), **topics}, memory_limit_bytes=2**40)
 
 
-async def fill(path: Path, count: int, seed: int, *, audit_key: bytes | None = None) -> None:
+async def fill(path: Path, count: int, seed: int, *, now: float = NOW) -> None:
     """Make the file of a node that was killed, having accepted `count` events.
 
     A twentieth is in common; of the rest each topic has its share: delivered, queued, retrying,
@@ -67,13 +67,9 @@ async def fill(path: Path, count: int, seed: int, *, audit_key: bytes | None = N
     some of what was dead has been discarded.
     """
     chance = random.Random(seed)
-    clock = ManualClock(NOW)
+    clock = ManualClock(now)
     engine = await open_engine(
-        str(path),
-        clock=clock,
-        draw_bits=chance.getrandbits,
-        writer=InlineWriter,
-        audit_key=audit_key,
+        str(path), clock=clock, draw_bits=chance.getrandbits, writer=InlineWriter
     )
     await engine.apply(plan_for(count))
     for start in range(0, count, BATCH):

@@ -57,6 +57,8 @@ class Servers:
         self.rows: dict[tuple[str, int], AuditRow] = {}
         self.told: list[Mapping[str, Any]] = []
         self.settings: dict[str, Mapping[str, Any]] = {}
+        self.known: dict[str, str] = {}
+        """Refs of events accepted lately, by key."""
         self.running: list[str] = []
         self.largest_bytes = 10**6
         self.max_bytes = 10**9
@@ -110,6 +112,12 @@ class Target:
 
     async def held(self) -> dict[Queue, int]:
         return {queue: len(held) for queue, held in self._servers.queues.items()}
+
+    async def given(self) -> dict[Queue, int]:
+        return {}
+
+    async def remember(self, ids: Sequence[tuple[str, str]]) -> None:
+        self._servers.write(lambda: self._servers.known.update(ids))
 
     async def runners(self) -> Sequence[str]:
         return self._servers.running
@@ -215,7 +223,7 @@ def a_move(path: Path, servers: Servers, text: str = CONFIG, **other: Any) -> Mo
     return Move(
         path,
         lambda _, __: settings_of(text),
-        ManualClock(NOW + 100.0),
+        other.get("clock", ManualClock(NOW + 100.0)),
         lambda _: 1,
         told=other.get("told", lambda _, __: None),
         open_target=other.get("open_target", lambda *_: in_memory(servers)),
@@ -285,6 +293,27 @@ async def test_a_run_may_be_killed_beside_every_write(file: Path, tmp_path: Path
         assert servers.queues == whole.queues
         assert (servers.kept, servers.rows) == (whole.kept, whole.rows)
         assert servers.census == whole.census
+        assert servers.known == whole.known
+
+
+@pytest.mark.parametrize(("later_s", "known"), [(100.0, True), (601.0, False)])
+async def test_events_accepted_lately_are_known_there(
+    file: Path,
+    later_s: float,
+    known: bool,  # noqa: FBT001  # a table
+) -> None:
+    servers = Servers()
+    move = a_move(file, servers, clock=ManualClock(NOW + later_s))
+    await move.run(dry_run=False)
+    held = [msgspec.json.decode(one) for name, one in await _lines(file) if "dead" not in name]
+    assert held
+    assert set(servers.known.values()) >= ({one["ref"] for one in held} if known else set())
+    assert bool(servers.known) is known
+
+
+async def _lines(file: Path) -> list[tuple[str, bytes]]:
+    places = (await held_by_file(file)).places
+    return [(name, one) for name, lines in places.items() for one in lines if "parked" not in name]
 
 
 async def test_a_second_run_changes_nothing(file: Path) -> None:

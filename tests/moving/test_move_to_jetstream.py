@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import nats
 import pytest
 from tests.engine.jetstream_server import Refused, Server, ask, running
@@ -21,6 +22,7 @@ from eventflow import Event, EventFlow
 from eventflow.app import engines
 from eventflow.clock import SystemClock
 from eventflow.config import load
+from eventflow.delivery import Delivery
 from eventflow.errors import EngineUnavailable
 from eventflow.storage.protocol import Actor
 
@@ -164,6 +166,27 @@ async def test_nodes_go_on_with_it(tmp_path: Path, server: Server, seed: int) ->
     assert verdict.ok
 
 
+async def test_an_event_that_comes_again_after_the_move_is_a_duplicate(
+    tmp_path: Path, server: Server
+) -> None:
+    """However it got there: queued, retrying or parked."""
+    await fill(tmp_path / "eventflow.db", 60, 1, now=time.time())
+    configured(tmp_path, server, f"sqlite:{tmp_path / 'parked.db'}", 1_000)
+    assert Command(tmp_path).run()[0] == 0
+    before = await held_by_file(tmp_path / "eventflow.db")
+    lines = [one for name, lines in before.places.items() for one in lines if "dead" not in name]
+    held = [msgspec.json.decode(re.sub(rb"}[0-9.]+$", b"}", line), type=Delivery) for line in lines]
+    refs = {one.event.id: one.ref for one in held}
+    assert len(refs) > 40
+    async with EventFlow(on(server, tmp_path)) as flow:
+        receipts = await flow.publish_many(
+            [Event(type="shop.email", source="/shop", id=id) for id in refs]
+        )
+
+    assert all(receipt.duplicate for receipt in receipts)
+    assert [receipt.ref for receipt in receipts] == list(refs.values())
+
+
 def on(server: Server, folder: Path) -> Path:
     file = folder / "node.toml"
     file.write_text(
@@ -233,7 +256,7 @@ async def test_100_000_deliveries_killed_in_the_middle(
     tmp_path: Path, server: Server, seed: int, proof: Callable[..., dict[str, Any]]
 ) -> None:
     chance = random.Random(seed)
-    await fill(tmp_path / "eventflow.db", 88_000, seed)
+    await fill(tmp_path / "eventflow.db", 100_000, seed)
     configured(tmp_path, server, f"sqlite:{tmp_path / 'parked.db'}", 200_000)
     command = Command(tmp_path)
     queued = 0

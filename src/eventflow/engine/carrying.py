@@ -23,6 +23,8 @@ class Carriage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The file, for messages."""
     before: Mapping[str, int]
     """What each queue held before the first of these came, by the queue's name."""
+    given: Mapping[str, int]
+    """How many deliveries each topic's queue had ever been given by then."""
     came: Mapping[str, int | str] = {}
     """Behind which entry each part goes on, by its name."""
     finished: bool = False
@@ -46,6 +48,14 @@ class Carrier(Protocol):
 
     async def held(self) -> Mapping[Queue, int]:
         """Return what the queues hold, of those that are there."""
+        ...
+
+    async def given(self) -> Mapping[Queue, int]:
+        """Return how many deliveries each queue was ever given, of those that are there."""
+        ...
+
+    async def remember(self, ids: Sequence[tuple[str, str]]) -> None:
+        """Let events be known as accepted (G2), by key and ref, for a dedup window from now."""
         ...
 
     async def runners(self) -> Sequence[str]:

@@ -7,6 +7,7 @@ batches; after each the target notes how far it has come. So a run that was kill
     kept        parked and dead: storage takes no hop twice
     trail       a row that is there stays
     queues      the first batch of each is looked for before it is put
+    ids         of events accepted lately: known twice is known
 """
 
 from __future__ import annotations
@@ -46,8 +47,13 @@ async def baseline(source: Source, carrier: Carrier, storage: Keeper) -> Carriag
     before = {name_of(queue): count for queue, count in (await carrier.held()).items()}
     for (topic, state), (count, _) in (await storage.totals()).items():
         before[f"{state}:{topic}"] = count
+    given = {
+        queue.topic: count
+        for queue, count in (await carrier.given()).items()
+        if queue.kind is Kind.TOPIC
+    }
     came: dict[str, int | str] = {name_of(queue): _FIRST for queue in source.queues}
-    return Carriage(str(source.path), before, {**came, _KEPT: "", _TRAIL: ":0"})
+    return Carriage(str(source.path), before, given, {**came, _KEPT: "", _TRAIL: ":0"})
 
 
 class Carrying:
@@ -74,6 +80,14 @@ class Carrying:
         await self._trail()
         for queue in self._source.queues:
             await self._queue(queue)
+
+    async def remember(self, since: float) -> None:
+        """Let events that were accepted since a time be known there, if they are still somewhere.
+
+        The last thing before nodes may start, and all of it in each run: ids last for a time.
+        """
+        async for some in self._source.ids(since):
+            await self._carrier.remember(some)
 
     async def _note(self, part: str, came: int | str) -> None:
         carriage = msgspec.structs.replace(self.carriage, came={**self.carriage.came, part: came})

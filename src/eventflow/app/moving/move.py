@@ -146,6 +146,7 @@ class Move:
             return msgspec.structs.replace(report, finished=True, before=True)
         carrying = await self._carry_from(source, settings, engine, carriage)
         report = await _compared(report, source, engine)
+        await carrying.remember(self._clock.now_s() - settings.common.dedup_window_s)
         await engine.storage.note([_row(source, settings, self._clock.now_s())])
         await carrier.finish(carrying.carriage, source.census)
         there = side_of(await engine.census())

@@ -18,7 +18,8 @@ from eventflow.engine.jetstream.membership import Membership
 from eventflow.engine.jetstream.publishing import put_each
 from eventflow.engine.jetstream.settling import item
 from eventflow.engine.jetstream.stored import Counters, Record, Unreadable, decode
-from eventflow.engine.jetstream.wire import Refused, Stored
+from eventflow.engine.jetstream.wire import Item, Refused, Stored
+from eventflow.engine.protocol import Kind
 from eventflow.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from eventflow.engine.carrying import Carriage
     from eventflow.engine.jetstream.desk import Desk
     from eventflow.engine.jetstream.streams import Streams
-    from eventflow.engine.jetstream.wire import Item
     from eventflow.engine.protocol import Census, Queue
 
 _HEADERS_BYTES = 512
@@ -67,13 +67,25 @@ class JetStreamCarrier:
             raise EngineUnavailable(str(unreadable)) from unreadable
 
     async def held(self) -> Mapping[Queue, int]:
+        return {queue: int(state["messages"]) for queue, state in (await self._states()).items()}
+
+    async def given(self) -> Mapping[Queue, int]:
+        return {queue: int(state["last_seq"]) for queue, state in (await self._states()).items()}
+
+    async def _states(self) -> dict[Queue, Mapping[str, Any]]:
         queues = await self._streams.present()
         told = await asyncio.gather(
             *(self._desk.wire.ask(f"STREAM.INFO.{names.stream(queue)}") for queue in queues)
         )
-        return {
-            queue: int(one["state"]["messages"]) for queue, one in zip(queues, told, strict=True)
-        }
+        return {queue: one["state"] for queue, one in zip(queues, told, strict=True)}
+
+    async def remember(self, ids: Sequence[tuple[str, str]]) -> None:
+        items = [Item(f"ef.door.{key}", key, ref.encode()) for key, ref in ids]
+        for outcome in await put_each(self._desk.wire, items):
+            if isinstance(outcome, Refused):
+                raise EngineUnavailable(f"{names.DOOR} takes no more: {outcome}")
+            if not isinstance(outcome, Stored):
+                raise outcome
 
     async def runners(self) -> Sequence[str]:
         queues = await self._streams.present()
@@ -146,10 +158,13 @@ class JetStreamCarrier:
                 delivered=counts.delivered,
                 discarded=counts.discarded,
                 archived=counts.archived,
-                placed=counts.queued,
             )
             for topic, counts in census.topics.items()
         }
+        for queue, given in (await self.given()).items():
+            if queue.kind is Kind.TOPIC and queue.topic in topics:
+                # What this move has put there: nobody else has put anything meanwhile.
+                topics[queue.topic].placed = given - carriage.given.get(queue.topic, 0)
         await self._desk.ledger.carry(
             msgspec.structs.replace(carriage, finished=True), census.since, topics
         )

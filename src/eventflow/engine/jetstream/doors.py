@@ -41,6 +41,7 @@ class Doors:
         self._known: OrderedDict[str, tuple[float, str]] = OrderedDict()
         """By key: when it was accepted here, and its ref."""
         self._parked: dict[str, tuple[float, str]] = {}
+        """Likewise of those in `EF_DOOR`: parked at the door, or moved here with a file."""
         self._read_to = 0
         """Sequence of the last one that was read of those parked at the door."""
         self._coming: dict[str, asyncio.Future[None]] = {}
@@ -120,7 +121,10 @@ class Doors:
             if now - at < window_s and len(self._known) <= self._desk.plan.dedup_max:
                 break
             del self._known[key]
-        for key in [key for key, (at, _) in self._parked.items() if now - at >= window_s]:
+        while self._parked:
+            key, (at, _) = next(iter(self._parked.items()))
+            if now - at < window_s:
+                break
             del self._parked[key]
 
     async def _let_in(

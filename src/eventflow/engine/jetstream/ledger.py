@@ -33,11 +33,17 @@ if TYPE_CHECKING:
 _PAGE = 100
 REMEMBERED_S = 120.0
 """How long a confirmed end is remembered by this node: for several leases."""
+UNSURE_S = 3_600.0
+"""How long one that is not confirmed: for longer than servers are usually gone."""
 REMEMBERED_MAX = 200_000
 DETOUR_EVERY_S = 1.0
 """How often a topic's detours are noted."""
 RECORDED_MAX = 2_000
-"""Ends in the record, the latest ones: for whoever goes on after this node has died."""
+"""Ends in the record, for whoever leases one of them again.
+
+Those that no server has confirmed come first: they are leased again for sure, by any node, after a
+whole lease, when thousands of others have ended. Then the latest of the confirmed.
+"""
 
 Change = tuple[str, str, int]
 """Topic, counter, by how much."""
@@ -62,9 +68,12 @@ class Ledger:
     def __init__(self, wire: Wire, node: str, now: float) -> None:
         self._wire = wire
         self._subject = names.ledger_subject(node)
+        self._now = now
         self._own = Record(now, {}, b"")
         self._ended: dict[bytes, float] = {}
-        """By lease, the latest last: when its end was confirmed, by this node's clock; else inf."""
+        """By lease, the latest last: when its end was confirmed, by this node's clock."""
+        self._unsure: dict[bytes, float] = {}
+        """By lease: when its end was counted that no server has confirmed."""
         self._others: dict[str, Other] = {}
         self._writing: asyncio.Future[None] | None = None
         self._next: asyncio.Future[None] | None = None
@@ -82,7 +91,7 @@ class Ledger:
                 self._own = _read(own)
             except Unreadable as unreadable:
                 raise EngineUnavailable(str(unreadable)) from unreadable
-            self._ended = dict.fromkeys(_fences(self._own), inf)
+            self._unsure = dict.fromkeys(_fences(self._own), self._now)
         await self.refresh()
         for other in self._others.values():
             _refuse_half_moved(other.record)
@@ -162,15 +171,17 @@ class Ledger:
 
     def has(self, key: bytes) -> bool:
         """Return whether the end of this lease was counted before."""
-        return key in self._ended or any(key in one.unsure for one in self._others.values())
+        if key in self._ended or key in self._unsure:
+            return True
+        return any(key in one.unsure for one in self._others.values())
 
-    def remember(self, keys: Sequence[bytes]) -> None:
+    def remember(self, keys: Sequence[bytes], now: float) -> None:
         """Remember that these leases are being ended, and counted with the next record."""
         for key in keys:
-            self._ended.pop(key, None)  # to be the latest
-            self._ended[key] = inf
-        while len(self._ended) > REMEMBERED_MAX:
-            del self._ended[next(iter(self._ended))]
+            self._ended.pop(key, None)
+            self._unsure.pop(key, None)  # to be the latest
+            self._unsure[key] = now
+        self._forget(now)
 
     async def carry(
         self,
@@ -203,12 +214,23 @@ class Ledger:
 
     def sure(self, keys: Sequence[bytes], now: float) -> None:
         """Note that the server has confirmed these ends; forget those of long ago."""
-        self._ended.update((key, now) for key in keys if key in self._ended)
-        while self._ended:
-            first = next(iter(self._ended))
-            if now - self._ended[first] < REMEMBERED_S or self._ended[first] == inf:
-                break
-            del self._ended[first]
+        for key in keys:
+            if self._unsure.pop(key, None) is not None:
+                self._ended[key] = now
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        for ends, for_s in ((self._ended, REMEMBERED_S), (self._unsure, UNSURE_S)):
+            while ends:
+                first = next(iter(ends))
+                if now - ends[first] < for_s and len(ends) <= REMEMBERED_MAX:
+                    break
+                del ends[first]
+
+    def _recorded(self) -> bytes:
+        unsure = list(islice(reversed(self._unsure), RECORDED_MAX))
+        sure = islice(reversed(self._ended), RECORDED_MAX - len(unsure))
+        return b"".join([*reversed(list(sure)), *reversed(unsure)])
 
     async def _written(self) -> None:
         """Wait for a record that was begun from now on: one for all who wait."""
@@ -222,8 +244,7 @@ class Ledger:
         else:
             await asyncio.sleep(0)  # let all who settle now count first
         self._writing, self._next = self._next, None
-        latest = list(islice(reversed(self._ended), RECORDED_MAX))
-        self._own.unsure = b"".join(reversed(latest))
+        self._own.unsure = self._recorded()
         try:
             await self._wire.put(Item(self._subject, "", encode(self._own)))
         except Refused as refused:

@@ -92,7 +92,7 @@ class Placement:
         keys = [names.fence(delivery, "placed:") for delivery in moved]
         # What was put there before a crash may be counted already.
         new = [key for key in keys if not desk.ledger.has(key)]
-        desk.ledger.remember(keys)
+        desk.ledger.remember(keys, now)
         await desk.ledger.commit([(queue.topic, "placed", len(new))])
         desk.forgets.add([(o.delivery.id, o.delivery.hop) for o in items], rows)
         await desk.forgets.carry_out()

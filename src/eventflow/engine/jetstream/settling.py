@@ -229,7 +229,7 @@ class Settlement:
                 self._audit(leg)
         try:
             await self._desk.tell(self._rows)
-            self._desk.ledger.remember(list(keys))
+            self._desk.ledger.remember(list(keys), self._now)
             if changes:
                 await self._desk.ledger.commit(changes)
         except EngineUnavailable:

@@ -22,7 +22,10 @@ EVENTFLOW = str(Path(sys.executable).parent / "eventflow")
 ROOT = Path(__file__).parents[2]
 READY_S = 45.0
 """How long a node may take to be ready while the servers are well."""
-DRAIN_S = 10
+AGAIN_S = 1.0
+"""How soon one that has ended by itself is started again."""
+DRAIN_S = 20
+"""As by default."""
 COMMON_CAPACITY = 2_000
 
 _CONFIG = """\
@@ -79,6 +82,7 @@ class Node:
             "CLUSTER_HISTORY": str(history),
         }
         self._process: asyncio.subprocess.Process | None = None
+        self._wanted = False
 
     def configure(self, servers: str, monitor: str, storage: str, more: str = "") -> None:
         """Write its file."""
@@ -95,6 +99,7 @@ class Node:
 
     async def start(self) -> None:
         """Start it, without waiting."""
+        self._wanted = True
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(EVENTFLOW, "serve", str(self._config)),
@@ -104,8 +109,23 @@ class Node:
                 stderr=log,
             )
 
+    async def keep(self) -> None:
+        """Start it again where it has ended by itself, as its supervisor would.
+
+        One that comes back while PostgreSQL is gone ends, for instance, and says why.
+        """
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            if self._wanted and not self.runs:
+                await self.start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None and self._process.returncode is None
+
     async def until_ready(self, session: aiohttp.ClientSession) -> None:
-        """Wait until it is ready; one that has ended is started again, as its supervisor would.
+        """Wait until it is ready.
 
         Raises:
             RuntimeError: it did not get there in time; with what it logged.
@@ -114,8 +134,6 @@ class Node:
         while not await self.is_ready(session):
             if time.monotonic() > give_up_at:
                 raise RuntimeError(f"{self.name} is not ready after {READY_S:g} s:\n{self.said()}")
-            if self._process is None or self._process.returncode is not None:
-                await self.start()
             await asyncio.sleep(0.2)
 
     async def is_ready(self, session: aiohttp.ClientSession) -> bool:
@@ -150,21 +168,24 @@ class Node:
 
     async def end(self, how: signal.Signals) -> int:
         """Send it a signal that ends it; return its exit status."""
+        self._wanted = False
         if self._process is None:
             return 0
-        with suppress(ProcessLookupError):
-            self._process.send_signal(how)
+        self._signal(how)
         return await self._process.wait()
 
     def stop(self) -> None:
         """Let it stand still."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it run again."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, which: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            if self._process is not None:
+                self._process.send_signal(which)
 
     def said(self) -> str:
         """Return the end of its log."""
@@ -176,11 +197,15 @@ async def running(
     nodes: Sequence[Node], session: aiohttp.ClientSession
 ) -> AsyncIterator[Sequence[Node]]:
     """Run nodes until all are ready; ended on leaving."""
+    keeping = [asyncio.create_task(node.keep()) for node in nodes]
     try:
         for node in nodes:
             await node.start()
         await asyncio.gather(*(node.until_ready(session) for node in nodes))
         yield nodes
     finally:
+        for task in keeping:
+            task.cancel()
+        await asyncio.wait(keeping)
         for node in nodes:
             await node.end(signal.SIGKILL)

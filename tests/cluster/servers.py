@@ -38,13 +38,15 @@ class Depth(NamedTuple):
 class NatsServer:
     """One server; its data outlive it: `start` goes on with what is there."""
 
-    def __init__(self, spot: Spot, all_spots: Sequence[Spot], folder: Path, sync: str) -> None:
+    def __init__(
+        self, spot: Spot, all_spots: Sequence[Spot], folder: Path, store: Path, sync: str
+    ) -> None:
+        """Its file and log lie in `folder`, its data in `store`."""
         self.spot = spot
-        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         routes = [f"nats-route://{other.host}:{other.routes}" for other in all_spots]
-        self._config = folder.with_suffix(".conf")
-        self._log = folder.with_suffix(".log")
+        self._config = folder / f"{spot.name}.conf"
+        self._log = folder / f"{spot.name}.log"
         cluster = f"""
             cluster {{
               name: eventflow
@@ -58,7 +60,7 @@ class NatsServer:
             listen: "{spot.host}:{spot.port}"
             http: "{spot.host}:{spot.monitor}"
             jetstream {{
-              store_dir: {json.dumps(str(folder))}
+              store_dir: {json.dumps(str(store / spot.name))}
               max_file_store: 2GB
               {"" if sync == "default" else f"sync_interval: {sync}"}
             }}
@@ -140,11 +142,13 @@ class NatsServer:
 class Servers:
     """All of them."""
 
-    def __init__(self, network: Network, folder: Path, *, sync: str = "always") -> None:
+    def __init__(
+        self, network: Network, folder: Path, *, store: Path | None = None, sync: str = "always"
+    ) -> None:
         """`sync` is their `sync_interval`; "default" leaves it out."""
         self.network = network
         self.all = [
-            NatsServer(spot, network.spots, folder / spot.name, sync) for spot in network.spots
+            NatsServer(spot, network.spots, folder, store or folder, sync) for spot in network.spots
         ]
 
     @property
@@ -198,9 +202,11 @@ class Servers:
 
 
 @contextmanager
-def running(network: Network, folder: Path, *, sync: str = "always") -> Iterator[Servers]:
-    """Run a cluster with its data in `folder`, ended on leaving."""
-    servers = Servers(network, folder, sync=sync)
+def running(
+    network: Network, folder: Path, *, store: Path | None = None, sync: str = "always"
+) -> Iterator[Servers]:
+    """Run a cluster with its data in `folder`, or in `store`; ended on leaving."""
+    servers = Servers(network, folder, store=store, sync=sync)
     try:
         servers.start()
         yield servers

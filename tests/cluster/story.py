@@ -52,6 +52,10 @@ class Setup:
     """Whether servers live in networks that can be cut."""
     postgres: bool = True
     """Whether secondary storage is PostgreSQL; else a file a node."""
+    sync: str = "always"
+    """The servers' `sync_interval`; "default" is their own."""
+    store: Path | None = None
+    """Where servers keep their data; None: with all else."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ async def cluster(setup: Setup, folder: Path, chance: random.Random) -> AsyncIte
     async with AsyncExitStack() as stack:
         history = stack.enter_context(History(path))
         net = stack.enter_context(network(SERVERS, cuts=setup.cuts))
-        servers = stack.enter_context(running_servers.running(net, folder))
+        servers = stack.enter_context(
+            running_servers.running(net, folder, store=setup.store, sync=setup.sync)
+        )
         postgres = stack.enter_context(postgres_server.running()) if setup.postgres else None
         database = stack.enter_context(postgres.database()) if postgres else None
         session = await stack.enter_async_context(
@@ -92,7 +98,8 @@ async def cluster(setup: Setup, folder: Path, chance: random.Random) -> AsyncIte
         nodes = [Node(name, folder, path) for name in NODES]
         for node in nodes:
             storage = database.url if database else f"sqlite:{folder / node.name}.db"
-            more = f"replicas = {setup.replicas}" if setup.replicas > 1 else ""
+            durability = "fsync" if setup.sync == "always" else "os"
+            more = f'replicas = {setup.replicas}\ndurability = "{durability}"'
             node.configure(servers.url, servers.monitor, storage, more)
         await stack.enter_async_context(running_nodes.running(nodes, session))
         watch = Watch(session, servers, nodes, history)
@@ -126,7 +133,8 @@ async def faults(setup: Setup, folder: Path, seed: int, lasts_s: float) -> dict[
         await asyncio.sleep(max(0.0, over_at + CALM_LOAD_S - time.time()))
         stop.set()
         await loading
-        empty_s, balanced_s = await until_over(one, over_at)
+        empty_s = await until_empty(one, over_at)
+        balanced_s = await until_balanced(one)
         await note_the_dead(one)
         dishonest = [
             f"{look.node} {look.at - over_at:.1f} s: unaccounted, moving = {look.balance}"
@@ -166,22 +174,28 @@ async def until_all_accept(one: Cluster, over_at: float) -> float:
     return -1.0 if found is None else round(found - over_at, 1)
 
 
-async def until_over(one: Cluster, over_at: float) -> tuple[float, float]:
-    """Wait until all is at its end.
+async def until_empty(one: Cluster, since: float) -> float:
+    """Wait until all queues are empty.
 
     Returns:
-        Seconds from the last fault until all queues were empty, and from then until every ledger
-        was balanced; -1: not by twice the time allowed.
+        Seconds since a moment; -1: not by twice the time allowed.
     """
-    still_at = await _within(over_at + 2 * EMPTY_S, lambda: one.watch.is_still)
+    still_at = await _within(since + 2 * EMPTY_S, lambda: one.watch.is_still)
     if still_at is None:
-        return -1.0, -1.0
-    one.history.note("still")
-    balanced_at = await _within(still_at + 2 * BALANCED_S, lambda: one.watch.is_balanced)
-    return (
-        round(still_at - over_at, 1),
-        -1.0 if balanced_at is None else round(balanced_at - still_at, 1),
-    )
+        return -1.0
+    one.history.note("still", at=still_at)
+    return round(still_at - since, 1)
+
+
+async def until_balanced(one: Cluster) -> float:
+    """Wait until every ledger shows `unaccounted` and `moving` 0.
+
+    Returns:
+        For how many seconds; -1: not by twice the time allowed.
+    """
+    now = time.time()
+    balanced_at = await _within(now + 2 * BALANCED_S, lambda: one.watch.is_balanced)
+    return -1.0 if balanced_at is None else round(balanced_at - now, 1)
 
 
 async def note_the_dead(one: Cluster) -> None:

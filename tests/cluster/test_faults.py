@@ -29,10 +29,6 @@ def hold_against_the_bars(found: dict[str, Any]) -> None:
     assert found["depths_looked_at"] > 0
     assert 0 <= found["accepting_again_s"] <= ACCEPTING_S, found
     assert 0 <= found["empty_s"] <= EMPTY_S, found
-
-
-def hold_ledgers_against_the_bars(found: dict[str, Any]) -> None:
-    """With one secondary storage for all nodes: what a node keeps in a file, others can't count."""
     assert 0 <= found["balanced_s"] <= BALANCED_S, found
     assert found["dishonest_ledgers"] == 0, found
 
@@ -41,7 +37,7 @@ def hold_ledgers_against_the_bars(found: dict[str, Any]) -> None:
 @pytest.mark.timeout(420)
 def test_a_few_faults_lose_nothing(tmp_path: Path, seed: int) -> None:
     """Without networks that can be cut, all other faults."""
-    found = asyncio.run(faults(Setup(cuts=not unshared(), postgres=False), tmp_path, seed, SHORT_S))
+    found = asyncio.run(faults(Setup(cuts=not unshared()), tmp_path, seed, SHORT_S))
     hold_against_the_bars(found)
 
 
@@ -61,4 +57,3 @@ def test_ten_runs_lose_nothing(
 
     for found in runs:
         hold_against_the_bars(found)
-        hold_ledgers_against_the_bars(found)

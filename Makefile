@@ -12,8 +12,8 @@ PYTEST := $(BIN)/python -m pytest -q
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-run: .venv/.ready  ## start a node with sample events (ONCE=1: end by itself when all are accounted for)
-	@$(BIN)/python -m eventflow.quickstart $(if $(filter 1,$(ONCE)),--once)
+run: .venv/.ready  ## start a node with sample events (ONCE=1: end by itself; CLUSTER=1: three nodes, two kills)
+	@$(BIN)/python -m eventflow.quickstart $(if $(filter 1,$(ONCE)),--once) $(if $(filter 1,$(CLUSTER)),--cluster)
 
 test: .venv/.ready  ## the fast tests (ARGS="-k retry": some of them)
 	$(PYTEST) -m 'not slow and not prove' $(ARGS)

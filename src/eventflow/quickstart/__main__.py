@@ -21,8 +21,9 @@ import aiohttp
 from eventflow.app.eventflow import EventFlow, Surroundings
 from eventflow.app.serving import serve
 from eventflow.config import load
-from eventflow.quickstart import report
+from eventflow.quickstart import cluster, report
 from eventflow.quickstart.destinations import Endpoint, MailServer, rows_of
+from eventflow.quickstart.processes import lasting_port
 from eventflow.quickstart.samples import sample_events
 from eventflow.telemetry.logging import configure
 
@@ -45,6 +46,11 @@ def main() -> int:
     parser.add_argument(
         "--port", type=int, default=PORT, help="default: %(default)s, or a free one"
     )
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="three nodes on three NATS servers and PostgreSQL; a node and a server are killed",
+    )
     parser.add_argument("--seed", type=int, default=7, help="of the faults (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="eventflow-quickstart-") as folder:
@@ -63,6 +69,10 @@ async def _quickstart(folder: Path, options: argparse.Namespace) -> int:
             "QUICKSTART_SMTP_PORT": str(mail.port),
         }
         port = options.port if _is_free(options.port) else 0
+        if options.cluster:
+            return await cluster.show(
+                port or lasting_port(), folder, endpoint, mail, once=options.once
+            )
         settings = load(CONFIG, environ=os.environ, overrides={"server": {"port": port}})
         configure(settings.log.format, level=settings.log.level)
         flow = EventFlow(settings, surroundings=Surroundings(environ=os.environ))

@@ -52,7 +52,7 @@ def test_all_of_it_can_be_given() -> None:
     )
     assert found.engine.on_servers
     assert found.engine.encrypted
-    assert found.storage.url == "sqlite:eventflow-storage.db"
+    assert found.storage.path == Path("eventflow-storage.db")
     assert HIDDEN not in repr(found)
 
 

@@ -54,6 +54,8 @@ async function work() {
   const worker = new Worker("bench", async () => { count += 1; }, { connection, concurrency: AT_ONCE });
   worker.on("error", (error) => console.error(error));
   process.once("SIGTERM", async () => {
+    // Without its server it would try to reach it for ever.
+    setTimeout(() => process.exit(1), 5000).unref();
     await worker.close();
     clearInterval(timer);
     write();

@@ -31,8 +31,8 @@ prove: .venv/.ready  ## the long runs, with figures written to docs/proof (SEEDS
 	    $(PYTEST) -m 'slow and not prove' --hypothesis-seed=$$seed $(ARGS) || exit 1; \
 	done
 
-bench: .venv/.ready  ## what it does in a second, beside floors (ARGS="a b --rounds 3"; needs a quiet machine)
-	@$(BIN)/python -m bench $(ARGS)
+bench: .venv/.ready  ## what it does in a second, beside floors (ARGS="a b --rounds 3"; CLUSTER=1: on three servers)
+	@$(BIN)/python -m bench $(if $(filter 1,$(CLUSTER)),cluster) $(ARGS)
 
 clean:  ## remove caches and build output (.venv stays)
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

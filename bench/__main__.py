@@ -1,6 +1,7 @@
 """Lets all programs of the bench take turns, and prints one table; `--json FILE` keeps it all.
 
 `--peers` adds (g): other queues, which are installed for it, in a folder of their own.
+`cluster` is by itself: three NATS servers, beside a floor of theirs.
 
 In turns, because a machine's speed drifts: what is compared was measured in the same minutes. Each
 figure is the median of its runs, with the least and the greatest.
@@ -17,69 +18,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+from bench.contestants import BY_DEFAULT, CONTESTANTS, EMPTY, SYNCED
 from bench.peers import redis
 from bench.peers.installing import Missing, installed
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-class Contestant(NamedTuple):
-    """One program, and what of its answer is shown."""
-
-    name: str
-    arguments: tuple[str, ...]
-    figures: tuple[str, ...] = ("per_s",)
-    floor: str = ""
-    """Whose median its own is divided by."""
+    from bench.contestants import Contestant
 
 
-def _http(kind: str, connections: int, batch: int = 1) -> Contestant:
-    size = "" if batch == 1 else f" batches of {batch},"
-    return Contestant(
-        f"(c) {kind},{size} {connections} connections",
-        ("http", kind, "--connections", str(connections), "--batch", str(batch)),
-        floor="" if kind == "durable" else f"(c) durable,{size} {connections} connections",
-    )
-
-
-FLOOR, EMPTY = "(a) floor", "(b) publish_many of 500"
-CONTESTANTS = {
-    "a": [Contestant(FLOOR, ("floor",))],
-    "b": [
-        Contestant(EMPTY, ("embedded",), floor=FLOOR),
-        Contestant("(b) fan-out to three", ("embedded", "--fan-out"), floor=FLOOR),
-    ],
-    "c": [_http(kind, n) for n in (1, 32, 128) for kind in ("node", "bare", "durable")]
-    + [_http(kind, 8, 500) for kind in ("node", "bare", "durable")],
-    "d": [
-        Contestant(f"(d) latency, {kind}, 5,000/s", ("latency", kind), ("p50_ms", "p99_ms"))
-        for kind in ("python", "http")
-    ],
-    "e": [
-        Contestant("(e) a waiting event beside its body", ("memory", "waiting"), ("bytes",)),
-        Contestant(
-            "(e) reopening 200,000 events", ("memory", "reopening", "--events", "200000"), ("s",)
-        ),
-    ],
-    "f": [
-        Contestant(f"(f) (b) with {n:,} waiting", ("embedded", "--waiting", str(n)), floor=EMPTY)
-        for n in (100_000, 500_000)
-    ]
-    + [Contestant("(f) lateness of 100,000 retries", ("retries",), ("p50_ms", "p99_ms"))],
-}
-PEERS = {"celery": "Celery", "dramatiq": "Dramatiq", "taskiq": "Taskiq", "bullmq": "BullMQ"}
-SYNCED = "(g) BullMQ, with fsync"
-"""The fastest peer that keeps what it accepts over a power cut, as (b) does."""
-CONTESTANTS["g"] = [
-    Contestant(
-        f"(g) {called}, {'with' if fsync else 'no'} fsync",
-        ("peers", name, *(("--fsync",) if fsync else ())),
-        ("per_s", "drained_per_s"),
-        floor=EMPTY,
-    )
-    for name, called in PEERS.items()
-    for fsync in (False, True)
-]
 ONCE = ("retries", "memory")
 """What takes long and varies little is measured fewer times."""
 FEW = 3
@@ -97,6 +47,12 @@ def measure(one: Contestant) -> dict[str, float]:
     return found
 
 
+def asked(letters: Iterable[str]) -> list[Contestant]:
+    """Return the contestants of these letters, each after its floor, which has to be known."""
+    found = [one for letter in letters for one in CONTESTANTS[letter]]
+    return sorted(found, key=lambda one: bool(one.floor) + 2 * one.name.startswith(("(f)", "(g)")))
+
+
 def in_turns(contestants: list[Contestant], rounds: int) -> dict[str, list[dict[str, float]]]:
     """Let each run once a round."""
     runs: dict[str, list[dict[str, float]]] = {one.name: [] for one in contestants}
@@ -112,16 +68,20 @@ def in_turns(contestants: list[Contestant], rounds: int) -> dict[str, list[dict[
 
 def table(contestants: list[Contestant], runs: dict[str, list[dict[str, float]]]) -> str:
     """Return medians with spreads, and ratios to floors."""
-    medians: dict[str, float] = {}
-    lines = [f"{'':44}{'median':>12}  {'least … greatest':>24}  of floor"]
+    medians: dict[tuple[str, str], float] = {}
+    first = {one.name: one.figures[0] for one in contestants}
+    lines = [f"{'':52}{'median':>12}  {'least … greatest':>24}  of floor"]
     for one in contestants:
         for figure in one.figures:
             values = [run[figure] for run in runs[one.name]]
-            median = medians[one.name] = statistics.median(values)
-            ratio = f"{median / medians[one.floor]:8.2f}" if one.floor in medians else ""
+            median = medians[one.name, figure] = statistics.median(values)
+            beside = medians.get((one.floor, figure))
+            if beside is None and one.floor in first:
+                beside = medians[one.floor, first[one.floor]]
+            ratio = f"{median / beside:8.2f}" if beside else ""
             spread = f"{_short(min(values))} … {_short(max(values))}"
             name = f"{one.name} [{figure}]"
-            lines.append(f"{name:44}{_short(median):>12}  {spread:>24}  {ratio}")
+            lines.append(f"{name:52}{_short(median):>12}  {spread:>24}  {ratio}")
     return "\n".join(lines)
 
 
@@ -160,19 +120,17 @@ def _short(value: float) -> str:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("letters", nargs="*", help="a to g; default a to f")
+    parser.add_argument("letters", nargs="*", help="a to g, or cluster; default a to f")
     parser.add_argument("--peers", action="store_true", help="g too")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="where to keep all figures")
     given = parser.parse_args()
-    letters = given.letters or [letter for letter in CONTESTANTS if letter != "g"]
+    letters = given.letters or list(BY_DEFAULT)
     if given.peers and "g" not in letters:
         letters.append("g")
     if "g" in letters and not can_be_measured():
         letters.remove("g")
-    contestants = [one for letter in letters for one in CONTESTANTS[letter]]
-    # A floor has to be known before it is divided by.
-    contestants.sort(key=lambda one: bool(one.floor) + 2 * one.name.startswith(("(f)", "(g)")))
+    contestants = asked(letters)
     began = time.time()
     runs = in_turns(contestants, given.rounds)
     sys.stdout.write(table(contestants, runs) + "\n")

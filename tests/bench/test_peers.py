@@ -7,7 +7,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from bench.__main__ import CONTESTANTS, EMPTY, SYNCED, beaten, can_be_measured, table
+from bench.__main__ import beaten, can_be_measured, table
+from bench.contestants import CONTESTANTS, EMPTY, SYNCED
 from bench.peers import counts, redis
 
 if TYPE_CHECKING:

@@ -286,6 +286,11 @@ NO_TIMES = (
             for name in ("time", "expirytime", "deliverat")
             for text in NO_TIMES
         ),
+        *(
+            ({name: text}, f"{name}: expected a time in the years 1 to 9999 of UTC, got '{text}'")
+            for name in ("expirytime", "deliverat")
+            for text in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00")
+        ),
         (
             {"priority": "urgent"},
             "priority: expected one of critical, high, normal, low, got 'urgent'",

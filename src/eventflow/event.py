@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from eventflow.clock import from_rfc3339
+from eventflow.clock import from_rfc3339, rfc3339
 from eventflow.errors import InvalidEvent
 
 if TYPE_CHECKING:
@@ -345,9 +345,16 @@ def _extension_faults(extensions: Mapping[str, Any]) -> Iterator[str]:
 
 def _time_faults(name: str, value: Any) -> Iterator[str]:
     try:
-        from_rfc3339(value)
+        at = from_rfc3339(value)
     except (ValueError, TypeError, OverflowError):
         yield f"{name}: expected an RFC 3339 time such as 2026-11-24T08:00:00Z, got {value!r}"
+        return
+    if name == "time":
+        return  # it is handed on as the text that it is
+    try:
+        rfc3339(at)
+    except (ValueError, OverflowError):  # its offset takes it out of the calendar
+        yield f"{name}: expected a time in the years 1 to 9999 of UTC, got {value!r}"
 
 
 def kind_of(value: Any) -> str:

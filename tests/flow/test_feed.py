@@ -78,3 +78,35 @@ def test_a_handler_that_ends_the_process_gives_back_what_it_ran_and_no_other() -
     assert handled == [str(n) for n in range(6)]
     given_back = sorted(int(entry.delivery.event.id) for entry in queues[0].running.values())
     assert given_back == [*range(5, 20)]  # those of the run that are on their way back
+
+
+def test_nothing_more_of_a_run_is_started_once_its_lease_is_lost() -> None:
+    """After a standstill of its process, say: the rest of it is leased again, and run then."""
+    handled: Counter[str] = Counter()
+
+    async def main() -> Any:
+        flow = EventFlow(engine="memory:", surroundings=virtual())
+
+        @flow.topic("a", match="a.*", concurrency=1)
+        async def handle(event: Event) -> None:
+            handled[event.id] += 1
+            await asyncio.sleep(4 if int(event.id) >= 20 else 0)
+
+        async with started(flow):
+            await flow.publish_many(made(20))
+            await asyncio.sleep(1)  # it is known to be quick, so much is fetched ahead
+            await flow.publish_many(made(40)[20:])
+            await asyncio.sleep(1)
+            engine: Any = flow.flow.tools.engine
+            queue = engine.state.topics["a"]
+            (run_,) = queue.runs.values()
+            assert run_.left == 20
+            run_.until = queue.next_expiry = 0.0
+            await asyncio.sleep(600)
+            return engine.counts("a")
+
+    counts = run(main())
+
+    assert counts.delivered == 40
+    repeated = [id for id, times in handled.items() if times > 1]
+    assert 1 <= len(repeated) <= 4, "only what ran until the loss was noticed"

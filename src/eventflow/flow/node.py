@@ -172,8 +172,13 @@ class Flow:
         while True:
             await asyncio.sleep(self.shape.plan.lease_s / 3)
             leases = self._held()
-            if leases:
-                await self.tools.engine.extend(leases)
+            if not leases:
+                continue
+            extended = await self.tools.engine.extend(leases)
+            lost = [one for one, kept in zip(leases, extended, strict=True) if not kept]
+            if lost:
+                for stages in self.stages.values():
+                    stages.lose(lost)
 
     def _held(self) -> list[Lease | Run]:
         held = self.router.settler.leases()

@@ -27,6 +27,8 @@ from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eventflow.engine.protocol import Lease, Run
     from eventflow.flow.gate import Gate
     from eventflow.flow.handlers import Handler
@@ -169,6 +171,10 @@ class TopicStages:
     def leases(self) -> list[Lease | Run]:
         """Return every lease that is held, for them to be extended (G5)."""
         return [*self.worker.leases(), *self.lane.settler.leases()]
+
+    def lose(self, lost: Sequence[Lease | Run]) -> None:
+        """Start nothing more of what was leased and lost."""
+        self.worker.lose(lost)
 
     @property
     def going(self) -> bool:

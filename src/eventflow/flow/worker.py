@@ -524,6 +524,18 @@ class Worker:
             held += leases
         return held
 
+    def lose(self, lost: Sequence[Lease | Run]) -> None:
+        """Start nothing more of these: somebody else will, or does."""
+        gone = {id(one) for one in lost}
+        kept = [one for one in self._fetched if id(one) not in gone]
+        self._fetched.clear()  # not a new one: slots hold on to it
+        self._fetched += kept
+        for feed in [feed for feed in self._feeds if id(feed.run) in gone]:
+            rest = len(feed)
+            feed.stop = feed.at
+            self._less_open(feed, rest)
+        self._slot_freed.set()
+
     @property
     def busy(self) -> int:
         """How many deliveries it has leased and not settled."""

@@ -508,6 +508,9 @@ class EmbeddedEngine:
                 holds = lease.until > now and lease.left > 0
                 if holds:
                     lease.until = until
+                    # It may have run out while it was settling: then nobody looks at it any more.
+                    place = lease.queue
+                    place.next_expiry = min(place.next_expiry, until)
             else:
                 holds = isinstance(lease, Lease) and self._holds(lease, now)
                 if isinstance(lease, Lease) and holds:

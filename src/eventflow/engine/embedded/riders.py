@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from eventflow.engine.embedded.committer import Committer, Txn
     from eventflow.engine.embedded.queues import Anchor, Entry
     from eventflow.engine.embedded.run import Run
+    from eventflow.engine.protocol import Lease
+
+    Start = tuple[Entry, Lease | None]
+    """What is being run, and by which lease."""
 
 
 class Riders:
@@ -28,7 +32,7 @@ class Riders:
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
-        self._fresh: list[Entry] = []
+        self._fresh: list[Start] = []
         self._fresh_runs: list[Run] = []
         self._returned: list[Entry] = []
         self._crashed: list[Entry] = []
@@ -36,7 +40,7 @@ class Riders:
 
     def starts(self, entries: Iterable[Entry]) -> None:
         """Tell that these are being run."""
-        self._fresh += entries
+        self._fresh += [(entry, entry.lease) for entry in entries]
 
     def run_starts(self, runs: Iterable[Run]) -> None:
         """Tell that these are being run, as far as they are not ended by then."""
@@ -45,7 +49,7 @@ class Riders:
     def withdraw(self, entries: Iterable[Entry]) -> None:
         """Don't tell that these are being run: whoever wanted to run them was told not to."""
         numbers = {entry.number for entry in entries}
-        self._fresh = [entry for entry in self._fresh if entry.number not in numbers]
+        self._fresh = [start for start in self._fresh if start[0].number not in numbers]
 
     def returns(self, entries: Iterable[Entry]) -> None:
         """Tell that these were not run after all."""
@@ -72,9 +76,10 @@ class Riders:
         runs, self._fresh_runs = self._fresh_runs, []
         fresh, self._fresh = self._fresh, []
         for run in runs:
-            fresh += run.taken
+            fresh += [(entry, entry.lease) for entry in run.taken]
             run.taken = []
-        started = [entry for entry in fresh if entry.lease is not None and not entry.settling]
+        starts = [start for start in fresh if _lasts(start) and not start[0].settling]
+        started = [entry for entry, _ in starts]
         audit, self._audit = self._audit, []
         spans = [
             (run.number + start, run.number + stop)
@@ -95,16 +100,27 @@ class Riders:
         def apply(_: Txn, row: Anchor) -> None:
             for entry in crashed:
                 entry.anchor_in(row)
+            for run in runs:
+                run.told = True
+                run.taken = []
 
         def undo() -> None:
-            _mark(started, runs, begun=False)
-            self._fresh += started
+            # Taken out while this was under way, so believed to be told of with their run.
+            taken = [entry for run in runs for entry in run.taken]
+            _mark([*started, *taken], runs, begun=False)
+            self._fresh += starts
             self._fresh_runs += runs
             self._crashed += crashed
             self._returned += returned
             self._audit += audit
 
         txn.apply, txn.undo = apply, undo
+
+
+def _lasts(start: Start) -> bool:
+    """Whether the lease that began then still does: what has been leased anew begins anew."""
+    entry, lease = start
+    return lease is not None and entry.lease is lease
 
 
 def _mark(entries: Iterable[Entry], runs: Iterable[Run], *, begun: bool) -> None:

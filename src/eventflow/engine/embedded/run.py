@@ -57,6 +57,7 @@ class Run:
         "started",
         "states",
         "taken",
+        "told",
         "until",
         "weights",
     )
@@ -88,10 +89,12 @@ class Run:
         self.states = bytearray()
         """Once leased, a byte for each."""
         self.taken: list[Entry] = []
-        """Those taken out since, as long as the journal does not say that they were leased."""
+        """Those taken out, as long as it is not sure that the journal says they were leased."""
         self.until = 0.0
         self.started = False
-        """Whether the journal says so."""
+        """Whether the journal says that it was leased, or a commit under way does."""
+        self.told = False
+        """Whether that commit is durable."""
 
     def __len__(self) -> int:
         return len(self.events)
@@ -118,7 +121,7 @@ class Run:
         entry.lease = lease
         entry.until = self.until
         queue.running[entry.number] = entry
-        if not self.started:
+        if not self.told:
             self.taken.append(entry)
         return lease
 

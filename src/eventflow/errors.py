@@ -20,6 +20,7 @@
       StorageUnavailable  secondary storage can't keep or give anything now
       UnknownName         no such topic, delivery or event
       WrongState          the delivery is not in a place that allows this
+      ChangedMeanwhile    another node was told something else of the topic: nothing was changed
       Orphaned            the topic has gone from the configuration: nobody runs its deliveries
       Permanent           raised by a handler: no further attempt can help
       RetryLater          raised by a handler: try again, but not before then
@@ -261,6 +262,17 @@ class WrongState(EventFlowError):
         super().__init__(f"delivery {delivery} is {state}; expected {wanted}. Nothing was changed.")
         self.delivery = delivery
         self.state = state
+
+
+class ChangedMeanwhile(EventFlowError):
+    """Another node was told something else of the topic at this moment. Nothing was changed."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"topic {topic!r} was changed by way of another node at the same moment. Nothing was "
+            "changed here. Look at what it is now, and send it again."
+        )
+        self.topic = topic
 
 
 class Orphaned(EventFlowError):

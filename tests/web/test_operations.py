@@ -8,6 +8,7 @@ import pytest
 from tests.web.fake import NOW, delivery
 
 from eventflow.errors import StorageUnavailable
+from eventflow.event import from_parts
 from eventflow.storage.protocol import Actor, Filter
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ class TestReading:
         }
 
     async def test_a_time_that_no_calendar_has(self, client: Client, node: FakeNode) -> None:
-        """An event may expire at the end of the year 9999 somewhere west of here."""
+        """Doors refuse it; a journal of before they did may hold it."""
         late = delivery(1)
         extensions = {"expirytime": "9999-12-31T23:59:59-14:00"}
-        event = type(late.event)(id="1", source="/s", type="t", **extensions)
+        event = from_parts("1", "/s", "t", None, None, None, None, None, extensions)
         node.keep(type(late)(event, "ref-1", "email", NOW))
 
         (shown,) = (await client.get("/v1/deliveries")).json()["deliveries"]

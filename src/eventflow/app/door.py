@@ -194,7 +194,7 @@ class Door:
     async def topics(self) -> Sequence[Mapping[str, Any]]:
         """Return each topic with its settings."""
         configured = {topic.name: topic for topic in self._settings.topics}
-        overrides = await self._storage.overrides()
+        overrides = await self._flow.tools.overrides.overrides()
         shown = []
         for name, topic in self._flow.topics.items():
             one: dict[str, Any] = {"name": name, "paused": topic.paused, "orphan": topic.orphan}

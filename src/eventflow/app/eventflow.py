@@ -16,9 +16,11 @@ from eventflow.clock import Clock, SystemClock
 from eventflow.config import Settings, parse
 from eventflow.config.load import read
 from eventflow.config.process import environment
+from eventflow.delivery import COMMON
 from eventflow.engine.embedded.writer import ThreadWriter, Writer
 from eventflow.errors import ConfigError, EventFlowError, QueueFull
 from eventflow.flow.node import Flow, Tools, Wanted
+from eventflow.flow.supervise import cancel, supervise
 from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
 from eventflow.telemetry.metrics import Metrics
@@ -97,6 +99,8 @@ class EventFlow:
         self._engine: AnyEngine | None = None
         self._flow: Flow | None = None
         self._door: Door | None = None
+        self._following: asyncio.Task[None] | None = None
+        """Is what operators of other nodes set."""
 
     # topics ------------------------------------------------------------------
 
@@ -228,7 +232,7 @@ class EventFlow:
         self._engine = engine
         try:
             await engine.join(engines.member_of(settings, around.clock.now_s()))
-            operators = of_settings(await engine.storage.overrides())
+            operators = of_settings(await engine.overrides.overrides())
             if operators:
                 settings, wanted, built = self._overridden(operators, (settings, wanted, built))
                 self._settings = settings
@@ -237,13 +241,22 @@ class EventFlow:
                     if topic.handler is not None:
                         topic.handler = around.handler(topic.name, topic.handler)
             metrics = Metrics(VERSION)
-            tools = Tools(engine, engine.storage, around.clock, around.random.random, metrics)
+            tools = Tools(
+                engine,
+                engine.storage,
+                around.clock,
+                around.random.random,
+                metrics,
+                engine.overrides,
+            )
             self._flow = Flow(tools, wanted)
             self._door = Door(self._flow, settings, engine)
-            self._door.live = Live(
+            live = self._door.live = Live(
                 self._read, settings, built, self._functions, self._flow, self._door
             )
             await self._flow.start()
+            engine.on_override(live.heard.set)
+            self._following = supervise("settings", COMMON, live.follow)
         except BaseException:
             await self._close()
             raise
@@ -297,6 +310,9 @@ class EventFlow:
         return released
 
     async def _close(self) -> None:
+        if self._following is not None:
+            await cancel([self._following])
+            self._following = None
         if self._engine is not None:
             await self._engine.close()
         self._engine = self._flow = None

@@ -6,13 +6,16 @@ command line, an operator's override of a topic. What can't be used changes noth
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from eventflow.app import build
 from eventflow.clock import rfc3339
 from eventflow.config.difference import Difference, applied, difference
-from eventflow.errors import ConfigError, Orphaned
+from eventflow.errors import ConfigError, EngineUnavailable, Orphaned, StorageUnavailable
 from eventflow.storage.protocol import Actor
+from eventflow.telemetry import names
+from eventflow.telemetry.logging import log
 from eventflow.web.webhooks import compile_webhooks
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     """Given operators' overrides by topic, reads file and environment anew."""
 
 BY_FILE = Actor("the node", "its file was read again")
+AGAIN_S = 1.0
+"""How long it takes until what could not be read is read again."""
 FIXED = ("handler", "sink", "executor", "batch", "match")
 """Keys of a topic that only the file may change: what it does, and with what."""
 _OURS = ("paused", "set")
@@ -74,6 +79,8 @@ class Live:
         self._functions = functions
         self._flow = flow
         self._door = door
+        self.heard = asyncio.Event()
+        """Set: another node's operator has changed something."""
 
     async def reload(self) -> Difference:
         """Read the file again, and be what it says.
@@ -129,10 +136,31 @@ class Live:
             if kept.keys() - {"paused"}:
                 await self._set(topic, kept, {}, by)
 
+    async def follow(self) -> None:
+        """Be what operators of other nodes have set since: forever, each time `heard` is set."""
+        while True:
+            await self.heard.wait()
+            self.heard.clear()
+            try:
+                await self._catch_up()
+            except ConfigError as error:  # it fits that node's file, and not this one's
+                log(names.SETTINGS_REFUSED, problems=list(error.problems))
+            except (EngineUnavailable, StorageUnavailable):
+                self.heard.set()
+                await asyncio.sleep(AGAIN_S)
+
+    async def _catch_up(self) -> None:
+        async with self._flow.changing:
+            values = await self._flow.tools.overrides.overrides()
+            self._flow.follow({topic for topic, said in values.items() if said.get("paused")})
+            new = self._read(of_settings(values))
+            if difference(self.settings, new).live:
+                await self._become(new, _nothing)
+
     async def _kept(self, topic: str) -> dict[str, Any]:
         if self._flow.operable(topic).orphan:
             raise Orphaned(topic)
-        return dict((await self._flow.tools.storage.overrides()).get(topic, {}))
+        return dict((await self._flow.tools.overrides.overrides()).get(topic, {}))
 
     async def _set(self, topic: str, kept: Values, settings: Values, by: Actor) -> None:
         overrides = {**await self._overrides(), topic: settings}
@@ -143,12 +171,12 @@ class Live:
             values |= {**settings, "set": {"by": by.name, "at": at, "why": by.why}}
 
         async def record() -> None:
-            await self._flow.tools.storage.override(topic, values or None, by)
+            await self._flow.tools.overrides.override(topic, values or None, by)
 
         await self._become(new, record)
 
     async def _overrides(self) -> dict[str, Values]:
-        return of_settings(await self._flow.tools.storage.overrides())
+        return of_settings(await self._flow.tools.overrides.overrides())
 
     async def _become(self, new: Settings, record: Callable[[], Awaitable[None]]) -> Difference:
         found = difference(self.settings, new)
@@ -159,3 +187,7 @@ class Live:
         self._built, self.settings = built, settings
         self._door.become(settings, webhooks)
         return found
+
+
+async def _nothing() -> None:
+    """Record nothing: the node that was told has."""

@@ -84,7 +84,7 @@ async def _door(engine: EmbeddedEngine, path: Path, clock: SystemClock) -> Stopp
     settings = Settings(engine=EngineSettings(url=f"sqlite:{path}"))
     names = [name for name in (await engine.census()).topics if name != COMMON]
     topics = [Topic(name, TopicPolicy(), None) for name in names]
-    tools = Tools(engine, engine.storage, clock, random.random, Metrics(VERSION))
+    tools = Tools(engine, engine.storage, clock, random.random, Metrics(VERSION), engine.storage)
     shape = build.shape_of(settings, topics)
     flow = Flow(tools, Wanted(shape, topics, compile_routes([]), Schemas()))
     for name, values in (await engine.storage.overrides()).items():

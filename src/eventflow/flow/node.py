@@ -25,14 +25,14 @@ from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from eventflow.clock import Clock
     from eventflow.engine.protocol import Engine, Lease, Run
     from eventflow.flow.handlers import Handler
     from eventflow.flow.schemas import Schemas
     from eventflow.policy.routing import Router
-    from eventflow.storage.protocol import Actor, Storage
+    from eventflow.storage.protocol import Actor, Overrides, Storage
     from eventflow.telemetry.metrics import Metrics
 
 READY_S = 10.0
@@ -60,6 +60,8 @@ class Tools:
     draw: Callable[[], float]
     """Draws a number in [0, 1)."""
     metrics: Metrics
+    overrides: Overrides
+    """What operators have set: of this node, or of all on the same servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Flow:
         applied = await self.tools.engine.apply(self.shape.plan)
         for name in applied.orphans:
             await self._tell_orphan(self.topics[name])
-        for name, values in (await self.tools.storage.overrides()).items():
+        for name, values in (await self.tools.overrides.overrides()).items():
             if name in self.topics and values.get("paused"):
                 self.topics[name].pause()
         runners = await self._runners(
@@ -362,8 +364,8 @@ class Flow:
         async with self.changing:
             topic = self.operable(name)
             if not topic.held:
-                kept = dict((await self.tools.storage.overrides()).get(name, {}))
-                await self.tools.storage.override(name, kept | {"paused": True}, by)
+                kept = dict((await self.tools.overrides.overrides()).get(name, {}))
+                await self.tools.overrides.override(name, kept | {"paused": True}, by)
                 topic.pause()
                 log(names.TOPIC_PAUSED_LOG, topic=name, by=by.name, why=by.why)
 
@@ -379,11 +381,21 @@ class Flow:
             if topic.orphan:
                 raise Orphaned(name)
             if topic.held:
-                kept = dict((await self.tools.storage.overrides()).get(name, {}))
+                kept = dict((await self.tools.overrides.overrides()).get(name, {}))
                 kept.pop("paused", None)
-                await self.tools.storage.override(name, kept or None, by)
+                await self.tools.overrides.override(name, kept or None, by)
                 topic.resume()
                 log(names.TOPIC_RESUMED, topic=name, by=by.name, why=by.why)
+
+    def follow(self, paused: Collection[str]) -> None:
+        """Pause and resume as operators of other nodes have said; by who holds `changing`."""
+        for name, topic in self.topics.items():
+            if name == COMMON or topic.orphan or topic.held == (name in paused):
+                continue
+            if name in paused:
+                topic.pause()
+            else:
+                topic.resume()
 
     def operable(self, name: str) -> Topic:
         """Return a topic that people may change.

@@ -215,6 +215,23 @@ class Storage(Protocol):
         ...
 
 
+class Overrides(Protocol):
+    """Settings made at run time: a storage's own, or those of all nodes on the same servers."""
+
+    async def override(self, topic: str, values: Mapping[str, Any] | None, by: Actor) -> None:
+        """Keep settings made at run time for `topic`; None forgets them. Audited.
+
+        Raises:
+            StorageUnavailable, EngineUnavailable: it can't be written down.
+            ChangedMeanwhile: another node was told something else just now.
+        """
+        ...
+
+    async def overrides(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the settings made at run time, by topic."""
+        ...
+
+
 class Keeper(Storage, Protocol):
     """Storage that stands beside an engine instead of in its file: what such an engine asks of it.
 

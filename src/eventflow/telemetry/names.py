@@ -342,6 +342,12 @@ SETTINGS_DOUBTFUL = LogEvent(
     "The settings are allowed but probably not meant.",
     ("warning",),
 )
+SETTINGS_FOLLOWED = LogEvent(
+    "settings.followed",
+    "info",
+    "Another node was told to pause a topic or to change its settings: it holds here, too.",
+    ("topic", "by", "why"),
+)
 TOPIC_ORPHANED = LogEvent(
     "topic.orphaned",
     "warning",

@@ -99,14 +99,23 @@ def problem_of(error: Exception) -> Problem:
             return unavailable(f"{error}.")
         case errors.UnknownName():
             return _stored_nothing(404, "unknown-name", "There is no such thing", error)
-        case errors.Orphaned() | errors.WrongState() | errors.BackupRefused():
+        case (
+            errors.Orphaned()
+            | errors.WrongState()
+            | errors.BackupRefused()
+            | errors.ChangedMeanwhile()
+        ):
             return _conflict(error)
         case _:
             return FAULT
 
 
-def _conflict(error: errors.Orphaned | errors.WrongState | errors.BackupRefused) -> Problem:
+def _conflict(
+    error: errors.Orphaned | errors.WrongState | errors.BackupRefused | errors.ChangedMeanwhile,
+) -> Problem:
     match error:
+        case errors.ChangedMeanwhile():
+            return _stored_nothing(409, "changed-meanwhile", "Changed at the same moment", error)
         case errors.Orphaned():
             return _stored_nothing(409, "orphan", "Gone from the configuration", error)
         case errors.WrongState():

@@ -118,6 +118,8 @@ class EmbeddedEngine:
         self._parking = Parking(self.state)
         self.committer.before_commit = self._ride
         self.storage = EmbeddedStorage(self.state, self.committer, clock)
+        self.overrides = self.storage
+        """What operators have set."""
         self._closing: asyncio.Future[None] | None = None
         self._backup: asyncio.Task[Written] | None = None
         self._me: Member | None = None
@@ -605,6 +607,9 @@ class EmbeddedEngine:
         self.journal.announce(url)
         if self._me is not None:
             self._me = msgspec.structs.replace(self._me, url=url)
+
+    def on_override(self, told: Callable[[], None]) -> None:
+        """Nobody else sets anything: nothing to do."""
 
     async def join(self, me: Member) -> None:
         """Be the one node of this file: its lock has seen to that."""

@@ -18,6 +18,7 @@ notes       what is new of deliveries that stay where they are
 ledger      what each node has counted
 membership  which nodes there are, and whose name is whose
 desk        what all of the following share
+operators   what operators have set, for all nodes
 leasing     by the frame of weights, or by what is due
 entrance    many events into one queue, each call all or nothing
 doors       accepting events

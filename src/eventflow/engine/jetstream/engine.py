@@ -17,6 +17,7 @@ from eventflow.engine.jetstream.doors import Doors
 from eventflow.engine.jetstream.leasing import Line
 from eventflow.engine.jetstream.looking import Looking
 from eventflow.engine.jetstream.membership import Membership
+from eventflow.engine.jetstream.operators import Operators
 from eventflow.engine.jetstream.placing import Placement
 from eventflow.engine.jetstream.settling import Settlement
 from eventflow.engine.jetstream.streams import Streams
@@ -87,6 +88,8 @@ class JetStreamEngine:
         self._applying = asyncio.Lock()
         self._loaded = False
         self._membership = Membership(desk.wire, desk.clock)
+        self.overrides = Operators(desk.wire, desk.storage, draw_bits)
+        """What operators have set, for all nodes."""
         self._life = f"{draw_bits(64):016x}"
         self._keeping: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
@@ -104,6 +107,7 @@ class JetStreamEngine:
         with self._declaring():
             await self._streams.declare_nodes()
         await self._membership.join(me, self._life)
+        await self.overrides.load()
         self._beating = asyncio.ensure_future(self._beat())
 
     async def apply(self, plan: Plan) -> Applied:
@@ -253,6 +257,11 @@ class JetStreamEngine:
         """Return when the oldest delivery in a topic's queue came, None where there is none."""
         return self._desk.depths.gauge(Queue(Kind.TOPIC, topic)).first_at
 
+    def on_override(self, told: Callable[[], None]) -> None:
+        """Have told when another node's operator has set something."""
+        self.overrides.changed = told
+        told()  # there may be something since they were read
+
     def announce(self, url: str) -> None:
         """Let the other nodes, and those who ask them, know where this node's door is."""
         self._membership.announce(url)
@@ -348,6 +357,7 @@ class JetStreamEngine:
         while True:
             await asyncio.sleep(BEAT_S)
             await _if_possible(self._membership.beat())
+            await _if_possible(self.overrides.refresh())
 
     async def _look(self) -> None:
         while True:

@@ -47,9 +47,10 @@ class Layout:
         self.replicas = replicas
         self._rate = rate
 
-    def nodes(self) -> Asked:
-        """Return what nodes need to know of each other."""
-        return self._own(names.NODES, "ef.node.>", max_age=int(KEPT_S * _NS))
+    def nodes(self) -> Iterator[Asked]:
+        """Yield what nodes need to know of each other, and of what operators have set."""
+        yield self._own(names.NODES, "ef.node.>", max_age=int(KEPT_S * _NS))
+        yield self._own(names.OPERATORS, "ef.set.>")
 
     def books(self, plan: Plan) -> Iterator[Asked]:
         """Yield what is kept beside the queues."""

@@ -147,7 +147,12 @@ class Membership:
         """Let the name go."""
         if self._seq and self.lost is None:
             with suppress(EngineUnavailable, _Overtaken):  # then it is free after `OVER_S`
-                await self._write(stopped=True, behind=self._seq)
+                try:
+                    await self._write(stopped=True, behind=self._seq)
+                except _Overtaken:  # a beat was stored that was cut off before its answer came
+                    await self._look_who()
+                    if self.lost is None:
+                        await self._write(stopped=True, behind=self._seq)
 
     async def _write(self, *, stopped: bool, behind: int) -> None:
         assert self._me is not None  # noqa: S101  # whoever beats has joined

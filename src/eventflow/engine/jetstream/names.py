@@ -7,6 +7,7 @@
                 EF_DOOR               ids of events that were parked at the door
                 EF_LEDGER             each node's counters
                 EF_NODES              each node's last word
+                EF_OPERATORS          what operators have set of each topic
     consumer    critical high normal low of a queue, `mover` of a lane
     subject     ef.common.<priority>.<slot>.<key>.<ref>
                 ef.t.<topic>.<priority>.<slot>.<key>.<ref>
@@ -34,6 +35,7 @@ NOTES = "EF_NOTES"
 DOOR = "EF_DOOR"
 LEDGER = "EF_LEDGER"
 NODES = "EF_NODES"
+OPERATORS = "EF_OPERATORS"
 MOVER = "mover"
 RANKS = tuple(priority.value for priority in PRIORITIES)
 """The consumers of a queue, by rank."""
@@ -105,6 +107,11 @@ def note_subject(queue: Queue, ref: str) -> str:
 def ledger_subject(node: str) -> str:
     """Return the subject of a node's line in the ledger."""
     return f"ef.ledger.{node}"
+
+
+def operators_subject(topic: str) -> str:
+    """Return the subject of what operators have set of a topic."""
+    return f"ef.set.{topic}"
 
 
 def node_name(text: str) -> str:

@@ -45,7 +45,7 @@ class Streams:
 
     async def declare_nodes(self) -> None:
         """Make what nodes need to know of each other, before anything else."""
-        await self._declare(self._layout.nodes())
+        await asyncio.gather(*map(self._declare, self._layout.nodes()))
 
     async def declare(self, plan: Plan) -> None:
         """Make or change all that this plan asks for.

@@ -178,15 +178,20 @@ class Worker:
         """Return how many more may be leased: free slots, and more ahead where runs are quick."""
         waiting = self._waiting()
         taken = len(self.running) + waiting + len(self.settler.stuck)
-        taken += sum(runner.stuck for runner in self.runners)
+        for runner in self.runners:
+            taken += runner.stuck
         free = self._topic.concurrency - taken
         if self._run_s < AHEAD_S:
             free += int(min(AHEAD_MAX, AHEAD_S / max(self._run_s, 1e-9)))
-        unsettled = self.settler.unsettled - waiting + sum(feed.open for feed in self._feeds)
+        unsettled = self.settler.unsettled - waiting
+        for feed in self._feeds:
+            unsettled += feed.open
         return min(free, UNSETTLED_MAX - unsettled)
 
     def _waiting(self) -> int:
         """Return how many are fetched and not started."""
+        if not self._fetched:
+            return 0
         return sum(1 if isinstance(part, Lease) else len(part) for part in self._fetched)
 
     def _give_back(self, leases: Sequence[Lease]) -> None:

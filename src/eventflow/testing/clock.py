@@ -38,7 +38,7 @@ class VirtualClock:
                 f"VirtualClock: expected a running VirtualLoop, got {type(loop).__name__}. "
                 f"Run the test with eventflow.testing.run, or use a ManualClock."
             )
-        return self.epoch_s + loop.time()
+        return self.epoch_s + loop.now_s
 
 
 class ManualClock:

@@ -11,7 +11,7 @@ and says what is modelled and what is not.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -30,14 +30,11 @@ TORN = 0.3
 """How likely a write that survives does so only in part."""
 
 
-@dataclass(slots=True)
-class Change:
+class Change(NamedTuple):
     """A write of `data` at `offset`, or, without data, a truncation to `offset` bytes."""
 
     offset: int
     data: bytes | None
-    doubtful: bool = False
-    """Whether a sync of it has failed: no later one makes it durable."""
 
 
 @dataclass(eq=False, slots=True)
@@ -48,33 +45,33 @@ class File:
     durable: bytearray = field(default_factory=bytearray)
     log: list[Change] = field(default_factory=list)
     """What separates `durable` from `written`, oldest first."""
+    doubtful: int = 0
+    """Of how many in the log a sync has failed, the oldest: no later one makes them durable."""
     locks: dict[object, int] = field(default_factory=dict)
     """Who holds which lock level; for whoever opens it to keep. A crash frees all."""
 
     def change(self, offset: int, data: bytes | None) -> None:
         """Write `data` at `offset`, or truncate to `offset` bytes if it is None."""
-        change = Change(offset, data)
-        _apply(self.written, change)
-        self.log.append(change)
+        _apply(self.written, offset, data)
+        self.log.append(Change(offset, data))
 
     def sync(self) -> None:
         """Make all changes durable, but for those of a sync that failed: they are lost."""
-        for change in self.log:
-            if not change.doubtful:
-                _apply(self.durable, change)
+        for offset, data in self.log[self.doubtful :]:
+            _apply(self.durable, offset, data)
         self.log.clear()
+        self.doubtful = 0
 
     def fail_sync(self) -> None:
         """Leave all changes so far in doubt: only chance can make them durable."""
-        for change in self.log:
-            change.doubtful = True
+        self.doubtful = len(self.log)
 
     def after_crash(self, chance: Random) -> bytes:
         """Return the durable content with what chance leaves of the changes."""
         image = bytearray(self.durable)
         for change in self.log:
-            for rest in _survivors(change, chance):
-                _apply(image, rest)
+            for offset, data in _survivors(change, chance):
+                _apply(image, offset, data)
         return bytes(image)
 
 
@@ -146,15 +143,14 @@ def _with_entries(files: Mapping[str, File], entries: Iterable[Entry]) -> dict[s
     return after
 
 
-def _apply(image: bytearray, change: Change) -> None:
+def _apply(image: bytearray, offset: int, data: bytes | None) -> None:
     """Write or truncate; a gap before `offset` becomes zeros."""
-    missing = change.offset - len(image)
-    if missing > 0:
-        image.extend(bytes(missing))
-    if change.data is None:
-        del image[change.offset :]
+    if offset > len(image):
+        image.extend(bytes(offset - len(image)))
+    if data is None:
+        del image[offset:]
     else:
-        image[change.offset : change.offset + len(change.data)] = change.data
+        image[offset : offset + len(data)] = data
 
 
 def _survivors(change: Change, chance: Random) -> Iterator[Change]:

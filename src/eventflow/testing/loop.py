@@ -114,6 +114,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # Set by asyncio.BaseEventLoop, missing in its type stubs.
     _ready: deque[asyncio.Handle]
     _stopping: bool
+    _debug: bool
     _check_closed: Callable[[], None]
 
     def __init__(self, *, seed: int | None = None, max_steps: int = MAX_STEPS) -> None:
@@ -125,7 +126,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.on_step: list[Hook] = []
         """Called after every iteration, in this order; an error raised there ends the run."""
         self._chance = None if seed is None else random.Random(seed)
-        self._now_s = 0.0
+        self.now_s = 0.0
+        """What `time()` returns: to be read where that is asked for often."""
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._cancelled_timers = 0
         self._numbers = itertools.count()
@@ -136,11 +138,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         """Return the virtual time in seconds, 0.0 at the start."""
-        return self._now_s
+        return self.now_s
 
     def where(self) -> str:
         """Return step, virtual time and seed as text, enough to run into the same again."""
-        return f"step {self.steps}, virtual time {self._now_s:g} s, seed {self.seed}"
+        return f"step {self.steps}, virtual time {self.now_s:g} s, seed {self.seed}"
 
     def unfinished(self) -> list[asyncio.Task[Any]]:
         """Return the tasks that are not done, oldest first."""
@@ -234,55 +236,72 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
         self._cancelled_timers += 1
 
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """Call `callback(*args)` in the next step."""
+        if self._debug:
+            return super().call_soon(callback, *args, context=context)
+        self._check_closed()
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    # A simulated day takes 25,000 steps of one or two callbacks: the three below are written for
+    # few calls in each.
+
     def _run_once(self) -> None:
         """Take one step: let time jump if nothing is ready, then run all that is."""
-        if not self._ready and not self._stopping:
+        ready = self._ready
+        if not ready and not self._stopping:
             self._jump()
-        self._wake_due()
-        self._shuffle()
-        self._run_ready()
+        timers, now_s = self._timers, self.now_s
+        while timers and timers[0][0] <= now_s:
+            ready.append(heapq.heappop(timers)[2])
+        if len(ready) > 1:
+            self._shuffle()
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:  # noqa: SLF001  # how asyncio's own loops do it
+                handle._run()  # noqa: SLF001  # so, too
+            # The traceback of a failed task keeps this frame: with the handle still in it the
+            # task would live on, and its error, if nobody awaits it, would never be reported.
+            del handle
         self.steps += 1
-        self.raise_unhandled()
+        if self._unhandled:
+            self.raise_unhandled()
         for hook in self.on_step:
             hook()
         if self.steps >= self.max_steps and not self._stopping:
             raise TooManySteps(self.max_steps, _describe(self.unfinished()), self.where())
 
-    def _run_ready(self) -> None:
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
-            if not handle.cancelled():
-                handle._run()  # noqa: SLF001  # how asyncio's own loops do it
-            # The traceback of a failed task keeps this frame: with the handle still in it the
-            # task would live on, and its error, if nobody awaits it, would never be reported.
-            del handle
-
     def _jump(self) -> None:
         """Move the time to the earliest timer that still counts."""
-        self._drop_cancelled_timers()
-        if not self._timers or self._timers[0][0] == math.inf:
-            raise Stuck(_describe(self.unfinished()), self.where())
-        self._now_s = max(self._now_s, self._timers[0][0])
-
-    def _drop_cancelled_timers(self) -> None:
         # Half of them are gone by then, so each timer's share of rebuilding stays small.
         if self._cancelled_timers > max(100, len(self._timers) // 2):
             self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
             heapq.heapify(self._timers)
             self._cancelled_timers = 0
-        while self._timers and self._timers[0][2].cancelled():
-            heapq.heappop(self._timers)
-
-    def _wake_due(self) -> None:
-        while self._timers and self._timers[0][0] <= self._now_s:
-            self._ready.append(heapq.heappop(self._timers)[2])
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:  # noqa: SLF001  # as `cancelled()` says
+            heapq.heappop(timers)
+        if not timers or timers[0][0] == math.inf:
+            raise Stuck(_describe(self.unfinished()), self.where())
+        self.now_s = max(self.now_s, timers[0][0])
 
     def _shuffle(self) -> None:
-        if self._chance is not None and len(self._ready) > 1:
-            handles = list(self._ready)
-            self._chance.shuffle(handles)
-            self._ready.clear()
-            self._ready.extend(handles)
+        if self._chance is None:
+            return
+        handles = list(self._ready)
+        draw = self._chance.random
+        for last in range(len(handles) - 1, 0, -1):
+            other = int(draw() * (last + 1))
+            handles[last], handles[other] = handles[other], handles[last]
+        self._ready.clear()
+        self._ready.extend(handles)
 
 
 class _Task(asyncio.Task[T]):

@@ -143,6 +143,18 @@ def discards_not_counted() -> AbstractContextManager[Any]:
     return patch.object(journal.Change, "count", count)
 
 
+def door_counts_no_overflow() -> AbstractContextManager[Any]:
+    """What a door parks has not overflowed common."""
+    real = decide._common_full  # noqa: SLF001
+
+    def common_full(given: Any) -> Any:
+        found = real(given)
+        tries = tuple(replace(place, tally=given.tally) for place in found.tries)
+        return replace(found, tries=tries)
+
+    return patch.object(decide, "_common_full", common_full)
+
+
 def no_list_after_a_death() -> AbstractContextManager[Any]:
     """A batch handler is given the event itself when a delivery is run alone."""
 
@@ -168,6 +180,7 @@ FAULTS = {
         starts_not_recorded,
         ids_forgotten,
         discards_not_counted,
+        door_counts_no_overflow,
         no_list_after_a_death,
     )
 }

@@ -25,7 +25,7 @@ def shop(around: Surroundings) -> EventFlow:
         capacity=60,
         concurrency=8,
         timeout="10s",
-        retry={"capacity": 100, "base": "1s", "max_overflows": 3},
+        retry={"capacity": 100, "base": "1s", "max_attempts": 3, "max_overflows": 3},
         recovery={"after": "5m"},
     )
     async def api(event: Event) -> None:
@@ -43,8 +43,8 @@ def shop(around: Surroundings) -> EventFlow:
     async def db(event: Event) -> None:
         if number(event) % 31 == 0 and random.random() < 0.5:  # no secret
             raise RetryLater(20, count=number(event) % 2 == 0)
-        if number(event) % 89 == 0 and random.random() < 0.7:  # no secret
-            raise RetryLater(1_200, count=False)
+        if number(event) % 89 == 0 and random.random() < 0.5:  # no secret
+            raise RetryLater(700, count=False)
 
     @flow.topic(
         "email",
@@ -69,7 +69,7 @@ def order(chance: random.Random, nth: int, now_s: float) -> Event:
     if kind < 0.02:
         more["expirytime"] = rfc3339(now_s + chance.uniform(1, 120))
     elif kind < 0.04:
-        more["deliverat"] = rfc3339(now_s + chance.uniform(1, 1_800))
+        more["deliverat"] = rfc3339(now_s + chance.uniform(1, 1_200))
     name = "stray" if chance.random() < 0.005 else chance.choice(TYPES)
     return Event(type=name, source="/shop", id=f"{nth}", data={"nth": nth}, **more)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.simulation.faults import FAULTS
 from tests.simulation.shop import order, shop
+from tests.simulation.test_days import WHOLE
 
 from eventflow.errors import JournalUnreadable
 from eventflow.testing.simulation import Broken, simulate
@@ -24,7 +25,7 @@ def days_until_seen(name: str, first: int) -> int:
     with FAULTS[name]():
         for nth in range(SEEDS):
             try:
-                simulate(shop, order, seed=first + nth)
+                simulate(shop, order, seed=first + nth, **WHOLE)
             except (Broken, JournalUnreadable):
                 return nth + 1
     return SEEDS + 1

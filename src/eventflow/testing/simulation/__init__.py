@@ -39,6 +39,7 @@ from eventflow.testing.simulation.weather import (
     Dying,
     Outage,
     Span,
+    Wave,
     Weather,
     draw,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Outage",
     "Report",
     "Span",
+    "Wave",
     "Weather",
     "draw",
     "simulate",

@@ -21,7 +21,7 @@ from eventflow.storage.protocol import Filter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from eventflow.engine.protocol import Act, Engine, Placing, Settled, Way
+    from eventflow.engine.protocol import Act, Engine, Fallback, Placing, Settled, Way
     from eventflow.engine.runs import Receipts
     from eventflow.event import Event
     from eventflow.storage.protocol import Storage
@@ -94,6 +94,13 @@ class Book:
     broken: Exception | None = None
     """The first promise that did not hold."""
     _calls: int = 0
+    _by_topic: defaultdict[str, dict[str, Known]] = field(
+        default_factory=partial(defaultdict, dict)
+    )
+
+    def of(self, topic: str) -> Iterable[Known]:
+        """Return what is known of a topic's deliveries."""
+        return self._by_topic[topic].values()
 
     # calls --------------------------------------------------------------------
 
@@ -137,7 +144,6 @@ class Book:
         receipts: Receipts,
         now_s: float,
         dedup_window_s: float,
-        state: str = "queued",
     ) -> None:
         """Enter what was let in: no event twice within the window (G2)."""
         for event, receipt in zip(events, receipts, strict=True):
@@ -153,7 +159,9 @@ class Book:
                 raise Broken(f"{event.id} was accepted twice in {now_s - before_s:g} s")
             self.accepted_at_s[event.id] = now_s
             self.refs.setdefault(event.id, set()).add(receipt.ref)
+            state = "parked" if receipt.parked else "queued"
             self._enter(Delivery(event, receipt.ref, COMMON, 0.0), state)
+            self.rows[Row.COMMON_FULL.value] += receipt.parked
         for way in receipts.ways:
             for index in way.indexes:
                 ref = receipts[index].ref
@@ -165,14 +173,21 @@ class Book:
         for topic in topics:
             self._enter(Delivery(event, ref, topic, 0.0), "queued")
             self.rows[Row.ROUTED.value] += 1
-        del self.known[one.delivery.id]
-        self.ended[COMMON] += 1
+        self._forget(one)
 
     def _enter(self, delivery: Delivery, state: str) -> None:
         if delivery.id in self.known:
             raise Broken(f"{delivery.id} was created twice")
-        self.known[delivery.id] = Known(delivery, state, delivery.hop)
+        self._know(Known(delivery, state, delivery.hop))
         self.created[delivery.topic] += 1
+
+    def _know(self, one: Known) -> None:
+        self.known[one.delivery.id] = self._by_topic[one.delivery.topic][one.delivery.id] = one
+
+    def _forget(self, one: Known) -> None:
+        """Note that it has ended."""
+        del self.known[one.delivery.id], self._by_topic[one.delivery.topic][one.delivery.id]
+        self.ended[one.delivery.topic] += 1
 
     def leased(self, queue: Queue, held: Sequence[Held]) -> None:
         """Enter what was handed out: each from where it was, at the hop it had."""
@@ -240,8 +255,7 @@ class Book:
         if isinstance(place, Released):
             return
         if isinstance(place, Delivered):
-            del self.known[one.delivery.id]
-            self.ended[one.delivery.topic] += 1
+            self._forget(one)
             return
         one.state, one.hop = state_of(place), one.hop + 1
 
@@ -257,8 +271,7 @@ class Book:
         if answer.owed:
             one.hop += some
         elif some:
-            del self.known[one.delivery.id]
-            self.ended[COMMON] += 1
+            self._forget(one)
 
     def placed(self, items: Sequence[Placing], answers: Sequence[Placed]) -> None:
         """Enter what came back from storage."""
@@ -285,7 +298,7 @@ class Book:
         for id, word in answers.items():
             if word == "discarded":
                 self.rows[Row.DISCARDED.value] += 1
-                self.ended[self.known.pop(id).delivery.topic] += 1
+                self._forget(self.known[id])
                 self.discarded.add(id)
 
     # held against the engine -------------------------------------------------
@@ -323,15 +336,15 @@ class Book:
                 raise Broken(f"{id} is {spot} after a death; it can only be in {sorted(lawful)}")
             if one is not None and there is not None:
                 self._check_crashes(one.delivery, there.delivery)
-        self.known = {
-            id: Known(one.delivery, one.state, one.delivery.hop) for id, one in seen.items()
-        }
+        self.known, self._by_topic = {}, defaultdict(dict)
+        for delivery, state in seen.values():
+            self._know(Known(delivery, state, delivery.hop))
         # A new process may have forgotten the ids of events that have left common (G2).
         remembered: dict[str, float] = {}
         for delivery, state in seen.values():
             id = delivery.event.id
             self.refs.setdefault(id, set()).add(delivery.ref)
-            if delivery.topic == COMMON and state == "queued":
+            if delivery.topic == COMMON and state in {"queued", "parked"}:
                 remembered[id] = self.accepted_at_s.get(id, now_s)
         self.accepted_at_s = remembered
         self.open.clear()
@@ -389,16 +402,20 @@ class Book:
 
     def _check_wholes(self, seen: dict[str, Found]) -> None:
         """Enter what calls of `accept` that were not answered let in: each all of it or nothing."""
-        new: dict[str, dict[str, Delivery]] = defaultdict(dict)
-        for delivery, _ in seen.values():
-            if delivery.id not in self.known and delivery.hop == 0:
-                new[delivery.event.id][delivery.topic] = delivery
+        new: dict[str, dict[str, Found]] = defaultdict(dict)
+        for one in seen.values():
+            if one.delivery.id not in self.known and one.delivery.hop == 0:
+                new[one.delivery.event.id][one.delivery.topic] = one
         for what, given in self.open.values():
             if what == "accept":
                 self._check_whole(new, *given)
 
     def _check_whole(
-        self, new: dict[str, dict[str, Delivery]], events: Sequence[Event], ways: Sequence[Way]
+        self,
+        new: dict[str, dict[str, Found]],
+        events: Sequence[Event],
+        ways: Sequence[Way],
+        fallback: Fallback | None,
     ) -> None:
         fresh = {event.id for event in events if event.id not in self.refs}
         there = fresh & new.keys()
@@ -408,13 +425,18 @@ class Book:
         direct = {id for id in there if COMMON not in new[id]}
         if direct and direct != fresh:
             raise Broken(f"a death left {len(direct)} of {len(fresh)} events beyond common")
+        parked = {id for id in there - direct if new[id][COMMON].state == "parked"}
+        if parked and (parked != fresh or fallback is None):
+            raise Broken(f"a death left {len(parked)} of {len(fresh)} events parked at the door")
         for id in there:
-            first = next(iter(new[id].values()))
+            first = next(iter(new[id].values())).delivery
             common = Delivery(first.event, first.ref, COMMON, 0.0)
             # Two calls may have brought the same, and its first one's answer may be known.
-            if common.id in self.known or any(one.id in self.known for one in new[id].values()):
+            ids = {common.id, *(one.delivery.id for one in new[id].values())}
+            if ids & self.known.keys():
                 continue
-            self._enter(common, "queued")
+            self._enter(common, "parked" if id in parked else "queued")
+            self.rows[Row.COMMON_FULL.value] += id in parked
             if id in direct:
                 self._sent(self.known[common.id], topics.get(id, ()))
 

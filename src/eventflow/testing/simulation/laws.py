@@ -5,6 +5,7 @@ shows: what a move does to attempts, rounds, overflows and the rest is held agai
 
     row                                     attempts  rounds  overflows  others
     routed, due, released                   same      same    same
+    common_full                             same      same    +1
     topic_full, still_full                  same      same    +1         at most `max_overflows`
     overflow_exhausted                      same      same    same       `max_overflows` used up
     retry_full, long_delay, storage_refused as the row it stands in for
@@ -17,8 +18,8 @@ shows: what a move does to attempts, rounds, overflows and the rest is held agai
     poison                                  same      same    same       3 crashes
     expired                                 same      same    same       past its `expirytime`
     recovered_round                         0         +1      0
-    recovered_overflow, recovered_common    same      same    0
-    recovered_due                           same      same    same
+    recovered_overflow                      same      same    0
+    recovered_due, recovered_common         same      same    same
     replayed                                0         1       0          replays +1
 """
 
@@ -37,6 +38,7 @@ _SAME = (0, 0, 0)
 _OVERFLOW = (0, 0, 1)
 _FAILED = (1, 0, 0)
 _CHANGES: dict[Row, tuple[tuple[int, int, int], ...]] = {
+    Row.COMMON_FULL: (_OVERFLOW,),
     Row.ROUTED: (_SAME,),
     Row.DUE: (_SAME,),
     Row.TOPIC_FULL: (_OVERFLOW,),
@@ -54,6 +56,7 @@ _CHANGES: dict[Row, tuple[tuple[int, int, int], ...]] = {
     Row.EXPIRED: (_SAME,),
     Row.UNROUTABLE: (_SAME,),
     Row.RECOVERED_DUE: (_SAME,),
+    Row.RECOVERED_COMMON: (_SAME,),
 }
 """By row: what may be added to attempts, rounds and overflows."""
 _COMES_BACK = {
@@ -99,7 +102,7 @@ def _counts(old: Tally, new: Tally, row: Row) -> str | None:
     match row:
         case Row.RECOVERED_ROUND:
             lawful = (new.attempts, new.rounds, new.overflows) == (0, old.rounds + 1, 0)
-        case Row.RECOVERED_OVERFLOW | Row.RECOVERED_COMMON:
+        case Row.RECOVERED_OVERFLOW:
             lawful = numbers[:2] == (0, 0) and new.overflows == 0
         case Row.REPLAYED:
             lawful = (new.attempts, new.rounds, new.overflows) == (0, 1, 0)

@@ -8,6 +8,7 @@ import math
 import random
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -26,13 +27,14 @@ from eventflow.storage.protocol import Actor, Filter
 from eventflow.storage.shelf import Shelf
 from eventflow.testing.simulation.book import Broken, walk
 from eventflow.testing.simulation.watch import Watched
-from eventflow.testing.simulation.weather import Burst, DiskFull, Doing, Dying
+from eventflow.testing.simulation.weather import Burst, DiskFull, Doing, Dying, Wave
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from eventflow.app.eventflow import EventFlow
     from eventflow.delivery import Delivery
+    from eventflow.event import Event
     from eventflow.flow.handlers import Handler
     from eventflow.storage.protocol import Kept
     from eventflow.testing.crash_vfs import DiskImage
@@ -47,6 +49,8 @@ _AGAIN = 0.1
 """How probable it is that a batch is sent together with the one before."""
 _LATE_S = 1.0
 """How long before a run it may have been decided that it is to be run."""
+_MORE = 20
+"""Events published at once in a day that was too short."""
 _ENDURES_S = 20.0
 """A death waits so long for the disk operation it is to come at; then it comes anyhow."""
 
@@ -76,10 +80,11 @@ class Life:
 
     def look(self) -> None:
         """Die, if it is time to."""
-        disk = self._day.disk
-        if self._day.book.broken is not None:
-            raise self._day.book.broken
-        if self._day.trace.steps >= self._walk_at:
+        day = self._day
+        disk = day.disk
+        if day.book.broken is not None:
+            raise day.book.broken
+        if day.trace.steps >= self._walk_at:
             self._walk_due.set()
         if self._dies_now or disk.is_cut:
             self.now_s = self._loop.time()
@@ -106,15 +111,17 @@ class Life:
         """Live."""
         day = self._day
         self._loop = asyncio.get_running_loop()
+        self._more = asyncio.Event()
         day.runs.running.clear()
         day.weights.forget()
         day.disk.heal()  # whoever starts it again has made room
         self._flow = flow = day.build(self._surroundings())
         await flow.start()
-        tasks = [
+        self._tasks = tasks = [
             asyncio.create_task(self._publish(), name="publisher"),
             asyncio.create_task(self._walk(), name="walker"),
         ]
+        self._call(day.calling.values())
         try:
             restarts = await self._befall()
             if not restarts:
@@ -141,7 +148,9 @@ class Life:
             await asyncio.sleep(max(0.0, at_s - self._at()))
             day.next_moment += 1
             if isinstance(what, Burst):
-                self._burst(what)
+                self._burst(what.events)
+            elif isinstance(what, Wave):
+                self._call(self._made(what.events))
             elif isinstance(what, Dying):
                 self._arm(what)
             elif isinstance(what, DiskFull):
@@ -151,15 +160,21 @@ class Life:
         await asyncio.sleep(max(0.0, day.weather.calm_at_s - self._at()))
         return False
 
-    def _burst(self, burst: Burst) -> None:
+    def _burst(self, count: int) -> None:
+        self._day.waiting += self._made(count)
+        self._more.set()
+
+    def _made(self, count: int) -> list[Event]:
+        """Return the next events of the day."""
         day = self._day
-        for _ in range(burst.events):
+        events = []
+        for _ in range(count):
             event = day.make(day.chance, day.next_event, self._clock.now_s())
             if day.next_event in day.weather.poisons:
                 day.poisons.add(event.id)
-            day.waiting.append(event)
+            events.append(event)
             day.next_event += 1
-        self._more.set()
+        return events
 
     def _fill(self, what: DiskFull) -> None:
         """Fill the disk, or free it."""
@@ -187,7 +202,7 @@ class Life:
         try:
             match doing.act:
                 case "restart":
-                    return True
+                    return self._dying is None  # a death that is on its way comes first
                 case "pause":
                     await flow.flow.pause(doing.topic, _OPERATOR)
                     self._loop.call_later(90, self._resume, doing.topic)
@@ -220,7 +235,6 @@ class Life:
     async def _publish(self) -> None:
         """Publish what waits until it is acknowledged, under the same ids."""
         day = self._day
-        self._more = asyncio.Event()
         if day.waiting:
             self._more.set()
         while True:
@@ -250,6 +264,31 @@ class Life:
         del self._day.waiting[: self._day.batch_size]
         self._day.batch_size = 0
 
+    def _call(self, events: Iterable[Event]) -> None:
+        """Let webhooks call, all at once."""
+        self._day.calling |= {event.id: event for event in events}
+        self._tasks += [
+            asyncio.create_task(self._bring(event), name=f"webhook {event.id}")
+            for event in list(events)
+        ]
+
+    async def _bring(self, event: Event) -> None:
+        """Bring an event, as a webhook does whose door parks, until that is answered."""
+        day = self._day
+        while True:
+            try:
+                await self._flow.flow.ingress.accept([event], park=True)
+            except (QueueFull, EngineUnavailable):
+                await asyncio.sleep(day.chance.uniform(0.5, 5.0))
+                continue
+            except (InvalidEvent, Unroutable):
+                del day.calling[event.id]
+                return
+            if not day.book.frozen:
+                day.acknowledged.add(event.id)
+                del day.calling[event.id]
+            return
+
     # its surroundings -----------------------------------------------------------
 
     def _surroundings(self) -> Surroundings:
@@ -258,10 +297,13 @@ class Life:
             clock=self._clock,
             random_source=chance,
             environ={},
-            writer=InlineWriter,
+            writer=partial(InlineWriter, self._commit_takes_s),
             engine=self._open,
             handler=self._under_weather,
         )
+
+    def _commit_takes_s(self) -> float:
+        return self._day.chance.random() * self._day.weather.commit_s
 
     async def _open(self, settings: Any, clock: Any, draw_bits: Any, writer: Any) -> Any:
         day = self._day
@@ -343,12 +385,21 @@ class Life:
             if expires_at is not None and expires_at + _LATE_S < self._clock.now_s():
                 day.book.broken = Broken(f"{delivery.id} is run, and expired at {expires_at}")
             day.runs.start(delivery.id)
+            self._check(delivery.topic)
 
     def _end_runs(self, deliveries: Sequence[Delivery], ends: Sequence[bool]) -> None:
         day = self._day
         for delivery, well in zip(deliveries, ends, strict=True) if not day.book.frozen else ():
             day.trace.step("handled", delivery.id, well)
             day.runs.end(delivery.id, well=well)
+            self._check(delivery.topic)
+
+    def _check(self, topic: str) -> None:
+        """Hold a topic against G3 and the ledger; what is raised in a handler would be its own."""
+        try:
+            self._watched.check(topic)
+        except Broken as error:
+            self._day.book.broken = self._day.book.broken or error
 
     async def _meet_weather(self, topic: str) -> None:
         chance = self._day.chance
@@ -367,10 +418,12 @@ class Life:
 
     async def _walk(self) -> None:
         """Walk everything every so many steps (G8)."""
+        self._walk_due = asyncio.Event()
+        self._walk_at = self._day.trace.steps + WALK_EVERY
         while True:
-            self._walk_due = asyncio.Event()
-            self._walk_at = self._day.trace.steps + WALK_EVERY
             await self._walk_due.wait()
+            self._walk_due.clear()
+            self._walk_at += WALK_EVERY
             # On a full disk nothing can be read either; the next walk comes soon enough.
             with contextlib.suppress(EngineUnavailable, StorageUnavailable):
                 await self._hold_counts()
@@ -391,18 +444,23 @@ class Life:
         found = await walk(engine, engine.storage, names)
         if day.book.quiet and not day.book.early:
             day.book.compare(found)
+            day.compared += 1
 
     async def _come_to_an_end(self) -> None:
-        """Wait until nothing waits any more."""
+        """Wait until nothing waits any more, and the day was long enough."""
+        day = self._day
         await self._resume_all()
         end = self._loop.time() + LONGEST_S
         pause_s = 1.0
         while True:
             census = await self._watched.census()
             left = sum(c.queued + c.running + c.retrying + c.parked for c in census.topics.values())
-            if not left and not self._day.waiting:
-                await self._hold_counts()
-                return
+            if not left and not day.waiting and not day.calling:
+                if day.trace.steps >= day.weather.least_steps:
+                    await self._hold_counts()
+                    return
+                self._burst(_MORE)
+                end, pause_s = self._loop.time() + LONGEST_S, 1.0
             if self._loop.time() > end:
                 raise Broken(f"after {LONGEST_S:g} s there still wait: {census}")
             await asyncio.sleep(pause_s)

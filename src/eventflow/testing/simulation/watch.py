@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from eventflow.delivery import COMMON
+from eventflow.delivery import COMMON, Delivery
 from eventflow.engine.protocol import Finish, Kind, Lease
 from eventflow.engine.runs import Leases, Receipts
 from eventflow.errors import EventFlowError
@@ -22,7 +21,7 @@ from eventflow.testing.simulation.book import Broken, Held, deliveries_of
 from eventflow.testing.simulation.laws import broken_by
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from eventflow.clock import Clock
     from eventflow.engine.protocol import (
@@ -72,13 +71,11 @@ class Trace:
     def __init__(self) -> None:
         self.steps = 0
         self.digest = 0
-        self.kinds: Counter[str] = Counter()
 
     def step(self, kind: str, *what: object) -> None:
         """Count one call, or a handler's start or end."""
         self.steps += 1
-        self.kinds[kind] += 1
-        self.digest = zlib.crc32(f"{kind} {what}".encode(), self.digest)
+        self.digest = zlib.crc32(msgspec.json.encode((kind, what)), self.digest)
 
 
 class Watched:
@@ -98,7 +95,9 @@ class Watched:
         self._trace = trace
         self._weights = weights
         self._clock = clock
-        self.storage = WatchedStorage(storage, book, trace)
+        self.storage = WatchedStorage(storage, book, trace, self.check)
+        self._counts = getattr(engine, "counts", None)
+        self.depth = engine.depth  # asked for so often that `__getattr__` would be felt
         self.policy_of: Callable[[str], TopicPolicy] = lambda _: TopicPolicy()
         self._plan: Plan | None = None
 
@@ -117,10 +116,14 @@ class Watched:
             raise
         return number, answer
 
+    @_telling
     async def apply(self, plan: Plan) -> Applied:
         self._plan = plan
         self._trace.step("apply")
-        return await self._engine.apply(plan)
+        applied = await self._engine.apply(plan)
+        for topic in plan.topics:
+            self.check(topic)
+        return applied
 
     @_telling
     async def accept(
@@ -128,32 +131,48 @@ class Watched:
     ) -> Receipts:
         number, receipts = await self._watched(
             "accept",
-            (events, ways),
+            (events, ways, fallback),
             lambda: self._engine.accept(events, ways, fallback=fallback),
         )
         if not self._book.frozen:
             self._trace.step("accept", [event.id for event in events], len(receipts.ways))
             assert self._plan is not None
+            if fallback is not None:
+                self._check_door(events, receipts, fallback)
             now_s, window_s = self._clock.now_s(), self._plan.dedup_window_s
             self._book.accepted(events, receipts, now_s, window_s)
             self._book.end(number)
             for topic in {COMMON, *(topic for way in receipts.ways for topic in way.topics)}:
-                self._check(topic)
+                self.check(topic)
         return receipts
+
+    def _check_door(self, events: Sequence[Event], receipts: Receipts, way: Fallback) -> None:
+        now = self._clock.now_s()
+        for event, receipt in zip(events, receipts, strict=True):
+            if receipt.parked and receipt.ref is not None:
+                before = Delivery(event, receipt.ref, COMMON, now)
+                fault = broken_by(before, way.place, self.policy_of(COMMON), now, SLACK_S)
+                if fault is not None:
+                    raise Broken(f"{before.id}: {fault}")
 
     @_telling
     async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Leases:
         before = self._waiting(queue)
         leases = await self._engine.lease(queue, limit=limit, wait_s=wait_s)
+        if self._book.frozen:
+            return leases
+        if not leases.parts:
+            self._trace.step("lease", queue)
+            self.check(queue.topic)
+            return leases
         parts = [one if isinstance(one, Lease) else WatchedRun(one) for one in leases.parts]
-        if not self._book.frozen:
-            held = [one for part in parts for one in held_by(part)]
-            self._trace.step("lease", queue, [one.delivery.id for one in held])
-            self._check_leases(queue, held, limit)
-            self._book.leased(queue, held)
-            if queue.kind is Kind.TOPIC and held:
-                self._check_weights(queue, held, before)
-            self._check(queue.topic)
+        held = [one for part in parts for one in held_by(part)]
+        self._trace.step("lease", queue, [one.delivery.id for one in held])
+        self._check_leases(queue, held, limit)
+        self._book.leased(queue, held)
+        if queue.kind is Kind.TOPIC:
+            self._check_weights(queue, held, before)
+        self.check(queue.topic)
         return Leases(parts)
 
     def _check_leases(self, queue: Queue, held: Sequence[Held], limit: int) -> None:
@@ -179,14 +198,18 @@ class Watched:
     def _waiting(self, queue: Queue) -> list[int]:
         """Return how many of each rank wait in a topic's queue."""
         waiting = [0, 0, 0, 0]
-        for one in self._book.known.values() if queue.kind is Kind.TOPIC else ():
-            if one.state == "queued" and one.token is None and one.delivery.topic == queue.topic:
+        for one in self._book.of(queue.topic) if queue.kind is Kind.TOPIC else ():
+            if one.token is None and one.state == "queued":
                 waiting[one.delivery.event.rank] += 1
         return waiting
 
+    @_telling
     async def start(self, leases: Sequence[Lease]) -> Sequence[bool]:
         self._trace.step("start", [lease.delivery.id for lease in leases])
-        return await self._engine.start(leases)
+        answers = await self._engine.start(leases)
+        for topic in {lease.delivery.topic for lease in leases}:
+            self.check(topic)
+        return answers
 
     @_telling
     async def settle(self, acts: Sequence[Act]) -> Sequence[Settled]:
@@ -194,7 +217,7 @@ class Watched:
         number, answers = await self._watched("settle", acts, lambda: self._engine.settle(inner))
         if not self._book.frozen:
             what = [
-                ([one.id for one in deliveries_of(a)], str(b.taken or b.routed))
+                ([one.id for one in deliveries_of(a)], b.taken or b.routed)
                 for a, b in zip(acts, answers, strict=True)
             ]
             self._trace.step("settle", what)
@@ -202,7 +225,7 @@ class Watched:
             self._book.settled(acts, answers)
             self._book.end(number)
             for topic in {one.topic for act in acts for one in deliveries_of(act)}:
-                self._check(topic)
+                self.check(topic)
         return answers
 
     def _check_laws(self, acts: Sequence[Act], answers: Sequence[Settled]) -> None:
@@ -216,10 +239,14 @@ class Watched:
                 if fault is not None:
                     raise Broken(f"{before.id}: {fault}")
 
+    @_telling
     async def extend(self, leases: Sequence[Lease | Run]) -> Sequence[bool]:
         self._trace.step("extend", len(leases))
         inner = [one.run if isinstance(one, WatchedRun) else one for one in leases]
-        return await self._engine.extend(inner)
+        answers = await self._engine.extend(inner)
+        for topic in {one.delivery.topic for part in leases for one in held_by(part)}:
+            self.check(topic)
+        return answers
 
     @_telling
     async def place(self, items: Sequence[Placing]) -> Sequence[Placed]:
@@ -230,7 +257,7 @@ class Watched:
             self._book.placed(items, answers)
             self._book.end(number)
             for topic in {item.delivery.topic for item in items}:
-                self._check(topic)
+                self.check(topic)
         return answers
 
     def _check_placed(self, items: Sequence[Placing]) -> None:
@@ -244,18 +271,19 @@ class Watched:
             if fault is not None:
                 raise Broken(f"{before.id}: {fault}")
 
-    def _check(self, topic: str) -> None:
-        """Hold one topic's counters and depths against G3 and the ledger."""
+    def check(self, topic: str) -> None:
+        """Hold one topic's counters and depths against G3 and the ledger: at every step of its."""
         assert self._plan is not None
+        if self._book.frozen:
+            return
         depth = self._engine.depth(topic)
         plan = self._plan.topics.get(topic)
         if plan is not None and (
             depth.queued + depth.running > plan.capacity or depth.retrying > plan.lane_capacity
         ):
             raise Broken(f"topic {topic} holds more than its capacity: {depth}")
-        counts = getattr(self._engine, "counts", None)
-        if counts is not None and counts(topic).unaccounted:
-            raise Broken(f"topic {topic}: unaccounted in {counts(topic)}")
+        if self._counts is not None and self._counts(topic).unaccounted:
+            raise Broken(f"topic {topic}: unaccounted in {self._counts(topic)}")
 
 
 class WatchedRun:
@@ -278,7 +306,7 @@ class WatchedRun:
         return lease
 
 
-def held_by(part: Lease | WatchedRun) -> list[Held]:
+def held_by(part: Lease | Run | WatchedRun) -> list[Held]:
     """Return the deliveries that a lease or a run is the right to settle."""
     if isinstance(part, Lease):
         return [Held(part.delivery, part.token)]
@@ -295,20 +323,27 @@ def unwatched(act: Act) -> Act:
 class WatchedStorage:
     """A storage that keeps a book of what another one says."""
 
-    def __init__(self, storage: Storage, book: Book, trace: Trace) -> None:
+    def __init__(
+        self, storage: Storage, book: Book, trace: Trace, check: Callable[[str], None]
+    ) -> None:
         self._storage = storage
         self._book = book
         self._trace = trace
+        self._check = check
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
+    @_telling
     async def due(self, topic: str, *, now: float, limit: int) -> Sequence[Kept]:
         self._trace.step("due", topic)
+        self._check(topic)
         return await self._storage.due(topic, now=now, limit=limit)
 
+    @_telling
     async def next_due(self, topic: str) -> float | None:
         self._trace.step("next_due", topic)
+        self._check(topic)
         return await self._storage.next_due(topic)
 
     @_telling
@@ -319,6 +354,7 @@ class WatchedStorage:
             self._trace.step("replay", answers)
             self._book.replayed(answers)
             self._book.end(number)
+            self._check_all(answers)
         return answers
 
     @_telling
@@ -329,4 +365,9 @@ class WatchedStorage:
             self._trace.step("discard", answers)
             self._book.discard(answers)
             self._book.end(number)
+            self._check_all(answers)
         return answers
+
+    def _check_all(self, ids: Iterable[str]) -> None:
+        for topic in {id.partition(".")[2] for id in ids}:
+            self._check(topic)

@@ -1,6 +1,7 @@
 """What befalls a node in a simulated day: drawn once from a seed, then a value to look at.
 
     bursts      events published at once
+    waves       so many webhooks call at once that their door parks what finds common full
     outages     a destination is down (every run fails), flaky (some do) or slow
     poisons     events whose handler takes its process along
     deaths      the process is killed, or the machine loses power
@@ -27,6 +28,8 @@ Act = Literal["pause", "replay", "discard", "restart"]
 
 HOUR_S = 3_600.0
 _APART_S = 90.0
+_COMMIT_S = (0.005, 0.02, 0.1)
+"""A fast disk, a slow one, and one that others keep busy."""
 _DEATHS: tuple[Death, ...] = ("killed", "killed", "power", "power", "bad_sync")
 
 
@@ -43,6 +46,13 @@ class Span(NamedTuple):
 
 class Burst(NamedTuple):
     """Events published at once."""
+
+    at_s: float
+    events: int
+
+
+class Wave(NamedTuple):
+    """Webhooks that call at once, each with one event; their door has `when_full = "park"`."""
 
     at_s: float
     events: int
@@ -85,6 +95,7 @@ class Weather:
     """All that befalls a node."""
 
     bursts: tuple[Burst, ...]
+    waves: tuple[Wave, ...] = ()
     outages: tuple[Outage, ...] = ()
     deaths: tuple[Dying, ...] = ()
     refusals: tuple[Span, ...] = ()
@@ -92,15 +103,20 @@ class Weather:
     poisons: frozenset[int] = frozenset()
     """Which events (the n-th made) end every process that handles them."""
     doings: tuple[Doing, ...] = ()
+    commit_s: float = 0.0
+    """How long the disk takes for a commit, at most: meanwhile others go on, and gather."""
+    least_steps: int = 0
+    """A day goes on, with a few more events at a time, until it has taken so many."""
     calm_at_s: float = HOUR_S
     """From here on nothing befalls it any more, and all has to come to its end."""
 
     @property
     def times(self) -> list[tuple[float, NamedTuple]]:
-        """What happens at a moment (bursts, deaths, acts, a disk that fills), by time."""
+        """What happens at a moment (bursts, waves, deaths, acts, a disk that fills), by time."""
         disk = [DiskFull(at, at == span.from_s) for span in self.full_disks for at in span]
-        moments: Iterable[Burst | Dying | Doing | DiskFull] = (
+        moments: Iterable[Burst | Wave | Dying | Doing | DiskFull] = (
             *self.bursts,
+            *self.waves,
             *self.deaths,
             *self.doings,
             *disk,
@@ -115,12 +131,14 @@ class Weather:
         return None
 
 
-def draw(
+def draw(  # noqa: PLR0913  # all that can be asked of a day
     chance: Random,
     topics: Sequence[str],
     *,
     hours: float = 1.0,
     events: int = 1_000,
+    wave: int = 0,
+    steps: int = 0,
     deaths: int = 3,
     poisons: float = 0.15,
 ) -> Weather:
@@ -130,7 +148,10 @@ def draw(
         chance: Draws all of it.
         topics: The destinations.
         hours: How long trouble lasts, above 0.
-        events: How many are published, about; never fewer.
+        events: How many are published, about; never fewer. Waves come on top.
+        wave: How many webhooks call at once, once or twice a day; what common has no room for,
+            their door parks. 0: never.
+        steps: A day that is over sooner goes on until it has taken so many.
         deaths: How often the process dies, at least 90 s between two; a clean restart and what
             poisons do come on top.
         poisons: How probable it is that there is an event that ends its process, 0 to 1.
@@ -152,6 +173,11 @@ def draw(
         full_disks=tuple(_span(chance, end, 5, 60) for _ in range(chance.randint(0, 2))),
         doings=tuple(_doings(chance, topics, end)),
         poisons=frozenset([chance.randrange(events)] if chance.random() < poisons else []),
+        waves=tuple(
+            Wave(at, wave) for at in _times(chance, chance.randint(1, 2) if wave else 0, end)
+        ),
+        commit_s=chance.choice(_COMMIT_S),
+        least_steps=steps,
         calm_at_s=end,
     )
 
@@ -167,9 +193,9 @@ def _bursts(chance: Random, end: float, events: int) -> Iterable[Burst]:
 def _outages(chance: Random, topics: Sequence[str], end: float) -> Iterable[Outage]:
     manners: tuple[Manner, ...] = ("down", "flaky", "slow")
     yield Outage(chance.choice(topics), "down", _span(chance, end, 60, 240))
-    yield Outage(chance.choice(topics), "flaky", _span(chance, end, 120, 600))
-    for _ in range(chance.randint(0, 3)):
-        yield Outage(chance.choice(topics), chance.choice(manners), _span(chance, end, 30, 300))
+    yield Outage(chance.choice(topics), "flaky", _span(chance, end, 60, 240))
+    for _ in range(chance.randint(0, 2)):
+        yield Outage(chance.choice(topics), chance.choice(manners), _span(chance, end, 30, 240))
 
 
 def _doings(chance: Random, topics: Sequence[str], end: float) -> Iterable[Doing]:

@@ -13,21 +13,18 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
-from tests.engine.machine_model import ENDS, PLAN, SEEN, TOPICS, WAYS, Held, HeldRun
-from tests.engine.machine_rules import EngineRules
+from tests.engine.machine_model import ENDS, SEEN, TOPICS, WAYS, Held, HeldRun
+from tests.engine.machine_straight import StraightRules
 
-from eventflow.delivery import COMMON, DELIVERED, Delivery
+from eventflow.delivery import DELIVERED
 from eventflow.engine.protocol import Finish, Lease, Way
-from eventflow.errors import QueueFull
 from eventflow.flow.feed import spans_of
-from eventflow.testing.engine_bench import LEASE_S, event, topic, walk
+from eventflow.testing.engine_bench import LEASE_S, event, topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from eventflow.engine.protocol import Settled
-    from eventflow.engine.runs import Receipts
-    from eventflow.event import Event
 
 STRAIGHT = ("straight", "not straight")
 RUNS = (
@@ -41,7 +38,7 @@ FINISHED, STILL_RUNNING = ["finished"], ["still running"]
 ENDS_IN_RUNS = st.one_of(st.sampled_from([FINISHED, STILL_RUNNING]), ENDS)
 
 
-class RunRules(EngineRules):
+class RunRules(StraightRules):
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[HeldRun] = []
@@ -89,34 +86,7 @@ class RunRules(EngineRules):
         for at, (one, to) in enumerate(zip(given, cycle(topics), strict=False)):
             indexes.setdefault((to, one.rank), []).append(at)
         ways = [Way(to, of, rank) for (to, rank), of in indexes.items()]
-        try:
-            receipts = self.run(self.engine.accept(given, ways))
-        except QueueFull:
-            self._refused(given)
-            return
-        self._accepted(given, receipts)
-        SEEN["straight" if receipts.ways else "not straight"] += 1
-        self._arrived(given, receipts)
-
-    def _make_room(self) -> None:
-        """End all that waits in common, or is leased there, and half of what waits in topics."""
-        self.lease_common(20)
-        for name in TOPICS:
-            self.lease(name, PLAN.topics[name].capacity // 2)
-        for one in self.leases[:]:
-            if one.lease.queue.kind == "topic" and not self._over(one.until):
-                self._settle([one], [["delivered"]])
-
-    def _arrived(self, given: Sequence[Event], receipts: Receipts) -> None:
-        for way in receipts.ways:
-            refs = [receipts[at].ref or "" for at in way.indexes]
-            for ref, at in zip(refs, way.indexes, strict=True):
-                self._ended(f"{ref}.{COMMON}")
-                for name in way.topics:
-                    self._created(Delivery(given[at], ref, name, 0.0), "queued")
-            for name in way.topics:
-                waiting = [one.ref for one in self.run(walk(self.engine, topic(name)))]
-                assert [ref for ref in waiting if ref in refs] == refs
+        self._arrive(given, ways)
 
     # lease -------------------------------------------------------------------
 

@@ -28,8 +28,9 @@ USAGE: Final = "usage: eventflow doctor [CONFIG] [options]"
 SUMMARY: Final = "look for what can be wrong with a node on this machine"
 HELP: Final = """\
 Look for what can be wrong with a node on this machine: what durability is worth here, room on the
-disk, permissions, the clock, open files, and the journal. Nothing is changed, and nothing is
-started. It ends with 1 if anything is bad.
+disk, permissions, the clock, open files, and the journal; or NATS servers: login, versions, sync,
+replicas, max_payload, clocks, streams. Nothing is changed, and nothing is started. It ends with 1
+if anything is bad.
 
 examples:
   eventflow doctor                          for ./eventflow.toml

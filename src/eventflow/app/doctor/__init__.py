@@ -2,6 +2,7 @@
 
     finding   what an examination comes to
     machine   disk, clock, open files: what the machine gives
+    servers   NATS servers, where the queues are there
     file      the journal: its folder, its rights, its age, what it holds
     examine   all of it, for a configuration
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventflow.app.doctor import file, machine
 from eventflow.app.doctor.finding import Finding, bad, good
+from eventflow.app.doctor.servers import servers
 from eventflow.app.stopped import stopped
 from eventflow.engine.embedded.stopped import fault_of, sqlite_version
 from eventflow.errors import (
@@ -40,6 +41,8 @@ async def examine(
     engine, journal = settings.engine, settings.engine.path
     yield file.durability(engine.url, engine.durability)
     for finding in _machine(settings, journal, now_s):
+        yield finding
+    async for finding in servers(settings):
         yield finding
     holder = None
     if journal is not None and not journal.exists():

@@ -28,7 +28,7 @@ def durability(engine_url: str, claimed: str) -> Finding:
             'Set [engine] url to "sqlite:PATH", unless this is a test.',
         )
     if engine_url.startswith(("nats:", "tls:")):
-        return good(what, "queues are on NATS servers: a node asks them at start, see monitor")
+        return good(what, f"{claimed}, kept by NATS servers: see sync and replicas")
     if claimed == "os":
         return doubtful(
             what,

@@ -6,6 +6,7 @@ names       what streams, consumers and subjects are called
 stored      what stands in a message
 access      who this node is to the servers, and whom it trusts
 client      a connection that holds on, and says what holds it up
+examining   what a node would meet on the servers, without changing anything
 wire        the connection: requests, and what their answers mean
 answers     how leases end, many at once
 publishing  many messages into one stream
@@ -31,6 +32,7 @@ engine      the promises G1 to G8, kept with the above
 """
 
 from eventflow.engine.jetstream.engine import JetStreamEngine, open_engine
+from eventflow.engine.jetstream.examining import examine
 from eventflow.engine.jetstream.names import node_name
 
-__all__ = ["JetStreamEngine", "node_name", "open_engine"]
+__all__ = ["JetStreamEngine", "examine", "node_name", "open_engine"]

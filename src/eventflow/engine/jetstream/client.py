@@ -79,6 +79,13 @@ class Persistent(Client):
         finally:
             self._starting = False
 
+    @property
+    def cipher(self) -> str | None:
+        """What the connection is encrypted with, None where it is not."""
+        writer = getattr(self._transport, "_io_writer", None)
+        tls = None if writer is None else writer.get_extra_info("ssl_object")
+        return None if tls is None else str(tls.version())
+
     async def end(self) -> None:
         """Close the connection, in whatever state it is."""
         # It may be gone; and one whose TLS failed never says that it is closed.

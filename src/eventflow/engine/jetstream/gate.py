@@ -14,10 +14,13 @@ All of it is pure: a verdict says what was expected, what was found, and what to
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
+from eventflow.clock import rfc3339
 from eventflow.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -90,6 +93,24 @@ _FOLLOWING: Final = {
 """Fields that follow a node's configuration."""
 
 
+_FIXED: Final = {
+    "storage",
+    "retention",
+    "persist_mode",
+    "sealed",
+    "deny_delete",
+    "deny_purge",
+    "mirror",
+    "ack_policy",
+    "deliver_policy",
+}
+"""Fields that servers change for nobody: a node would not start."""
+
+MISSING: Final = "is not there yet: the node makes it"
+SOON_S: Final = 7 * 86_400.0
+"""How long before they end credentials are to be renewed."""
+
+
 class Verdict(msgspec.Struct, frozen=True, gc=False):
     """One thing that was looked at."""
 
@@ -145,6 +166,40 @@ def server(where: str, version: str) -> Verdict:
             "Update the servers, one after the other",
         )
     return Verdict(what, GOOD, found)
+
+
+def connection(place: str, who: str, cipher: str | None) -> Verdict:
+    """Judge how a node speaks to the servers.
+
+    Args:
+        place: Of the servers, without a user.
+        who: How it logs in, as text.
+        cipher: What the connection is encrypted with; None: nothing.
+    """
+    what, found = "NATS servers", f"{place}, as {who}"
+    if cipher is not None:
+        return Verdict(what, GOOD, f"{found}, encrypted ({cipher})")
+    if all(_on_this_machine(one) for one in place.split(",")):
+        return Verdict(what, GOOD, f"{found}, on this machine")
+    return Verdict(
+        what,
+        DOUBTFUL,
+        f"{found}, in the clear: whoever is on the way reads events, and a password",
+        "Set tls {} in the servers' configuration, and write tls:// in [engine] url",
+    )
+
+
+def credentials(ends_at: float, now: float) -> Verdict:
+    """Judge how long a user's JWT still counts, in seconds since 1970; 0: it does not end."""
+    what, left_s = "credentials", ends_at - now
+    if ends_at <= 0:
+        return Verdict(what, GOOD, "do not end")
+    if left_s <= 0:
+        return Verdict(what, REFUSED, f"ended at {rfc3339(ends_at)}", "Put new ones there")
+    found = f"end in {left_s / 86_400:.0f} days, at {rfc3339(ends_at)}"
+    if left_s > SOON_S:
+        return Verdict(what, GOOD, found)
+    return Verdict(what, DOUBTFUL, found, "Put new ones there: the node needs no restart for it")
 
 
 def api(level: int) -> Verdict:
@@ -330,7 +385,7 @@ def otherwise(what: str, differing: Sequence[Difference], done: str) -> Verdict:
         )
     return Verdict(
         what,
-        DOUBTFUL,
+        REFUSED if any(one.field in _FIXED for one in differing) else DOUBTFUL,
         f"configured otherwise: {told}",
         "Change it back, or start a node anew: it puts right what it can. Nodes with other "
         "settings on the same servers change it too",
@@ -359,6 +414,14 @@ def _shown(field: str, value: Any) -> str:
     if value is None or value == {}:
         return "nothing"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _on_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -20,10 +20,10 @@ from eventflow.telemetry.logging import log
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from eventflow.clock import Clock
-    from eventflow.engine.jetstream.layout import Asked
+    from eventflow.engine.jetstream.layout import Asked, Config
     from eventflow.engine.jetstream.streams import Streams
     from eventflow.engine.jetstream.wire import Wire
 
@@ -82,7 +82,7 @@ def kept(verdicts: Iterable[Verdict], monitor: str) -> str:
 
 
 async def stream_verdicts(
-    wire: Wire, asked: Asked, now_s: float | None, *, consumers: bool
+    wire: Wire, asked: Asked, now_s: float | None, *, consumers: bool, following: bool = True
 ) -> list[Verdict]:
     """Judge one stream as it is now, its consumers and the clock of its leader.
 
@@ -91,14 +91,21 @@ async def stream_verdicts(
         asked: What was declared.
         now_s: Seconds since 1970, to hold the server's clock against; None: not to.
         consumers: Whether to look at them, too.
+        following: Whether what follows the configuration counts: it is not before a start.
     """
     loop, name = asyncio.get_running_loop(), asked.name
     began = loop.time()
     held = await stream_of(wire, name)
     took_s = loop.time() - began
     if held is None:
-        return [Verdict(f"stream {name}", GOOD, "is not there yet; the node makes it")]
-    found = [_drift(f"stream {name}", asked.stream, held["config"], gate.STREAM_REST)]
+        return [Verdict(f"stream {name}", GOOD, gate.MISSING)]
+
+    def drift(what: str, config: Config, there: Mapping[str, Any], rest: Any) -> Verdict:
+        differing = gate.differences(config, there, rest)
+        odd = [one for one in differing if following or not gate.follows(one)]
+        return gate.otherwise(what, odd, "left") if odd else Verdict(what, GOOD, "as asked")
+
+    found = [drift(f"stream {name}", asked.stream, held["config"], gate.STREAM_REST)]
     replicas = int(asked.stream["num_replicas"])
     if replicas > 1:
         found.append(gate.members(name, replicas, _members(held.get("cluster") or {})))
@@ -111,17 +118,12 @@ async def stream_verdicts(
     if consumers:
         there = await consumers_of(wire, name)
         found += [
-            _drift(f"consumer {one} of {name}", config, there[one], gate.CONSUMER_REST)
+            drift(f"consumer {one} of {name}", config, there[one], gate.CONSUMER_REST)
             if one in there
             else Verdict(f"consumer {one} of {name}", DOUBTFUL, "is gone", "Start a node anew")
             for one, config in asked.consumers.items()
         ]
     return found
-
-
-def _drift(what: str, asked: Any, held: Any, rest: Any) -> Verdict:
-    differing = gate.differences(asked, held, rest)
-    return gate.otherwise(what, differing, "left") if differing else Verdict(what, GOOD, "as asked")
 
 
 def _members(cluster: dict[str, Any]) -> list[Member]:

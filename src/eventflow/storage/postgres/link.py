@@ -149,6 +149,31 @@ async def connect(url: Secret, *, durable: bool = True) -> Link:
     Raises:
         ConfigError, StorageUnavailable: as `Link.open`; or the URL can't be read.
     """
+    link = _link(url)
+    try:
+        await link.open(durable=durable)
+    except BaseException:
+        await link.close()
+        raise
+    return link
+
+
+async def examine(url: Secret, *, durable: bool = True) -> str:
+    """Return what the database is called, if a node could use it. Nothing is changed there.
+
+    Raises:
+        ConfigError, StorageUnavailable: as `connect`, but for its tables: they are not looked at.
+    """
+    link = _link(url)
+    try:
+        async with link.transaction() as connection:
+            await _examine(connection, link.place, durable=durable)
+    finally:
+        await link.close()
+    return link.place
+
+
+def _link(url: Secret) -> Link:
     try:
         given = conninfo_to_dict(url.reveal())
     except psycopg.ProgrammingError:
@@ -174,13 +199,7 @@ async def connect(url: Secret, *, durable: bool = True) -> Link:
     }
     host, port = given.get("host") or given.get("hostaddr") or "local", given.get("port") or 5432
     place = f"PostgreSQL {host}:{port}/{given.get('dbname') or ''}"
-    link = Link(make_conninfo("", **settings), place)
-    try:
-        await link.open(durable=durable)
-    except BaseException:
-        await link.close()
-        raise
-    return link
+    return Link(make_conninfo("", **settings), place)
 
 
 async def _examine(connection: Connection, place: str, *, durable: bool) -> None:

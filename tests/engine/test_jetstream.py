@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from tests.engine.jetstream_server import Cluster, Server, clear
 
+from eventflow.delivery import COMMON
 from eventflow.engine.jetstream import JetStreamEngine, open_engine
+from eventflow.engine.protocol import Plan, TopicPlan
 from eventflow.errors import StorageUnavailable
 from eventflow.storage.sqlite import SqliteStorage, open_storage
-from eventflow.testing.engine_bench import LEASE_S, STRAIGHT
+from eventflow.testing.engine_bench import COMMON_QUEUE, LEASE_S, STRAIGHT, event, walk
 from eventflow.testing.engine_contract import DurableEngineContract
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from eventflow.engine.protocol import Engine, Plan
+    from eventflow.engine.protocol import Engine, Queue
+    from eventflow.engine.runs import Leases
     from eventflow.storage.protocol import Keeper, Storage
 
 # A real server, and its real time: margins are some 50 ms, which a machine that shares its cores
@@ -169,6 +172,19 @@ class OnThreeServers(OnOneServer):
 
     replicas = 3
     rate = 4.0
+    behind_s = 0.05
+    """In real seconds: who hands out a queue hears so much later of what came and went back."""
+
+    async def start(self, plan: Plan, node: str = "n1") -> JetStreamEngine:
+        engine = await super().start(plan, node)
+        lease = engine.lease
+
+        async def lease_later(queue: Queue, *, limit: int, wait_s: float) -> Leases:
+            await asyncio.sleep(self.behind_s)
+            return await lease(queue, limit=limit, wait_s=wait_s)
+
+        engine.lease = lease_later  # type: ignore[method-assign]  # tests ask what is there at once
+        return engine
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -190,4 +206,13 @@ class OnThreeServers(OnOneServer):
 
 @pytest.mark.timeout(180)  # three that were killed take some 5 s to agree on a leader
 class TestThreeServers(OnThreeServers, DurableEngineContract):
-    pass
+    async def test_what_was_accepted_is_walked_at_once(self) -> None:
+        """Any of the servers may answer, and two of them are a little behind."""
+        engine = await self.start(Plan({COMMON: TopicPlan(200)}))
+        walked = []
+        for number in range(150):
+            await engine.accept([event(f"e{number}")])
+            walked.append(len(await walk(engine, COMMON_QUEUE)))
+        await engine.close()
+
+        assert walked == [*range(1, 151)]

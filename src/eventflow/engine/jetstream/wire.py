@@ -40,6 +40,8 @@ _NO_RESOURCES = 10023
 _DUPLICATE_IN_BATCH = 10201
 _EXPECTED_OTHERWISE = {10070, 10071}
 _NOT_FOUND = 10037
+_ALL_READ = {"204", "404"}
+"""That was all; there is nothing. Else nobody is there to answer, 503, and nothing is known."""
 _NEVER = {10074, 10052}
 """No cluster; a configuration that no stream can be changed to: also with a status of 500."""
 _BAD_REQUEST_STATUS = range(400, 500)
@@ -107,6 +109,7 @@ class Wire:
         self.client = client
         self.closed = False
         self.answers = Answers(self)
+        self._several = replicas > 1
         self._impossible = _IMPOSSIBLE_ALONE if replicas == 1 else _IMPOSSIBLE_AMONG_SEVERAL
 
     @property
@@ -175,9 +178,33 @@ class Wire:
     async def read(self, stream: str, subjects: str, after: int, limit: int) -> list[Message]:
         """Return up to `limit` messages behind the sequence `after`, in their order.
 
+        Among several servers any of them may answer, and a follower is a little behind: it would
+        leave out what was stored just before. So the leader is asked for what comes next, until it
+        has nothing.
+
         Raises:
+            Refused: there is no such stream, perhaps.
             EngineUnavailable: no answer.
         """
+        found: list[Message] = []
+        while True:
+            some, over = await self._read_anywhere(stream, subjects, after, limit - len(found))
+            found += some
+            if over or len(found) >= limit:
+                return found
+            after = found[-1].seq if found else after
+            newer = await self.get(stream, seq=after + 1, next_by_subj=subjects)
+            if newer is None:
+                return found
+            found.append(newer)
+            after = newer.seq
+            if len(found) >= limit:
+                return found
+
+    async def _read_anywhere(
+        self, stream: str, subjects: str, after: int, limit: int
+    ) -> tuple[list[Message], bool]:
+        """Return what some server has, and whether that is sure to be all there is."""
         inbox = self.client.new_inbox()
         waiting = await self.client.subscribe(inbox)
         try:
@@ -187,8 +214,8 @@ class Wire:
             while True:
                 answer = await waiting.next_msg(timeout=ANSWER_S)
                 headers = answer.headers or {}
-                if "Nats-Sequence" not in headers:  # 204: that was all; 404: there is nothing
-                    return found
+                if "Nats-Sequence" not in headers:
+                    return found, headers.get("Status") in _ALL_READ and not self._several
                 found.append(
                     Message(int(headers["Nats-Sequence"]), headers["Nats-Subject"], answer.data)
                 )

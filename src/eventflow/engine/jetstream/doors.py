@@ -182,15 +182,18 @@ class Doors:
         """Store them in common.
 
         Raises:
-            QueueFull: it has no room, and not all are duplicates, which need none.
+            QueueFull: it has no room for those that are no duplicates.
         """
         entrance = self._entrance(COMMON)
-        if not entrance.has_room(arrivals):
-            found = await entrance.found(arrivals)
-            if len(found) < len(arrivals):
-                raise entrance.full()
+        if entrance.has_room(arrivals):
+            return await entrance.store(arrivals)
+        found = await entrance.found(arrivals)
+        new = [arrival for arrival in arrivals if arrival.key not in found]
+        if not new:
             return found
-        return await entrance.store(arrivals)
+        if not found or not entrance.has_room(new):
+            raise entrance.full()
+        return found | await entrance.store(new)
 
     def _entrance(self, topic: str) -> Entrance:
         found = self._entrances.get(topic)

@@ -200,11 +200,13 @@ def _tell_stories(machine: type[JetStreamMachine], seed: int) -> int:
     Which ones a lot meets is chance, and a test must not fail by it.
     """
     SEEN.clear()
-    for lot in range(LOTS):
+    for told in range(1, LOTS * STORIES + 1):
         run_state_machine_as_test(
-            repeat_with(LOTS * seed + lot)(type("Stories", (machine,), {})),
+            repeat_with(1_000 * seed + told)(type("Story", (machine,), {})),
             settings=settings(
-                max_examples=STORIES,
+                # The plainest one comes first. More in one go, and Hypothesis expects those
+                # that begin alike to go on alike, which they don't in real time.
+                max_examples=2,
                 stateful_step_count=STEPS,
                 deadline=None,
                 suppress_health_check=QUIET,
@@ -212,8 +214,8 @@ def _tell_stories(machine: type[JetStreamMachine], seed: int) -> int:
                 database=None,
             ),
         )
-        if not missing(USUAL):
-            return (lot + 1) * STORIES
+        if told % STORIES == 0 and not missing(USUAL):
+            return told
     return LOTS * STORIES
 
 

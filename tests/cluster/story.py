@@ -158,7 +158,9 @@ async def faults(setup: Setup, folder: Path, seed: int, lasts_s: float) -> dict[
         "dishonest_examples": dishonest[:5],
         "repeats_in_the_ledger": repeats_told,
         "last_balances": {
-            node: [stats["unaccounted"], stats["moving"]] for node, stats in last.items()
+            node: [stats["moving"], {name: one["unaccounted"] for name, one in topics.items()}]
+            for node, stats in last.items()
+            if (topics := stats["topics"])
         },
     }
 

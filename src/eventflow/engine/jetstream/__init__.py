@@ -16,6 +16,7 @@ streams     declaring them up front
 watch       whether the servers are, and stay, as the promises need them
 depths      how full the streams are
 notes       what is new of deliveries that stay where they are
+counting    what a move counts
 ledger      what each node has counted
 membership  which nodes there are, and whose name is whose
 desk        what all of the following share

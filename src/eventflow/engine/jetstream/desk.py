@@ -55,10 +55,8 @@ class Desk:
         self.book = Book()
         self.depths = Depths(wire)
         self.ledger = Ledger(wire, node, clock.now_s())
-        self.forgets = Forgets(storage)
+        self.forgets = Forgets(storage, self.ledger)
         self.closing = False
-        self.moving = 0
-        """Deliveries that are in two places just now."""
         self.unreadable: str | None = None
         """The last message found that this release can't read."""
         self._gone: dict[Queue, dict[int, float]] = {}

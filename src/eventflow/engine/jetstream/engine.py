@@ -378,6 +378,8 @@ class JetStreamEngine:
             await _if_possible(self._desk.tell([]))
             await _if_possible(self._desk.forgets.carry_out())
             await _if_possible(self._looking.look_into_storage())
+            if self._desk.ledger.is_dated:
+                await _if_possible(self._desk.ledger.commit(()))
             self._desk.forget_gone()
             for line in list(self._lines.values()):
                 await _if_possible(line.tidy())

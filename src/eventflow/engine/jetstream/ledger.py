@@ -5,9 +5,10 @@ given is no counter: it is the number of its last message. The records of the ot
 anew every second, so that each node can show the ledger of all; that of a node which has died is
 never dropped.
 
-A lease may end a second time: after a crash between the record and the acks, and because a server
-that is killed forgets acks of its last moments, though it had confirmed them. So ends are
-remembered for longer than a lease, the latest of them in the record too, and counted once.
+A message may end a second time: after a crash between the record and the acks, and because a server
+that is killed forgets acks of its last moments, though it had confirmed them. So ends, and comings
+by a move, are remembered for longer than a lease, the latest of them in the record too, and counted
+once: see `counting`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.stored import Counters, Record, Unreadable, decode, encode
-from eventflow.engine.jetstream.wire import Item, Refused
+from eventflow.engine.jetstream.wire import EXPECTED_OTHERWISE, HORIZON_S, Item, Refused
 from eventflow.errors import EngineUnavailable
 from eventflow.telemetry.logging import log
 from eventflow.telemetry.names import UNREADABLE
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from eventflow.engine.carrying import Carriage
+    from eventflow.engine.jetstream.counting import Change
     from eventflow.engine.jetstream.wire import Message, Wire
 
 _PAGE = 100
@@ -36,6 +38,15 @@ REMEMBERED_S = 120.0
 UNSURE_S = 3_600.0
 """How long one that is not confirmed: for longer than servers are usually gone."""
 REMEMBERED_MAX = 200_000
+FRESH_S = 1.5
+"""How old what is known of the other nodes may be where something is counted.
+
+Less than servers are gone that forget acks: what ends a second time after that was in a record
+before, which has been read since.
+"""
+_ASK_AGAIN_S = 0.2
+_READS = int(HORIZON_S / _ASK_AGAIN_S)
+"""How often a node reads its own record at its start until it is the latest."""
 DETOUR_EVERY_S = 1.0
 """How often a topic's detours are noted."""
 RECORDED_MAX = 2_000
@@ -45,9 +56,6 @@ Those that no server has confirmed come first: they are leased again for sure, b
 whole lease, when thousands of others have ended. Then the latest of the confirmed.
 """
 
-Change = tuple[str, str, int]
-"""Topic, counter, by how much."""
-
 
 class Other(NamedTuple):
     """The record of another node."""
@@ -55,11 +63,21 @@ class Other(NamedTuple):
     seq: int
     """Of the message it stands in."""
     record: Record
-    unsure: frozenset[bytes]
-    """Ends that it counts: asked for at each settlement."""
+    counted: frozenset[bytes]
+    """What is named in it, however long ago that was."""
+    came_at: float
+    """When this node first saw it, by its event loop's clock."""
 
 
-_UNKNOWN = Other(0, Record(inf, {}, b""), frozenset())
+_UNKNOWN = Other(0, Record(inf, {}, b""), frozenset(), -inf)
+
+
+class Moves(NamedTuple):
+    """How much is between two places, or has been."""
+
+    now: int
+    ever: int
+    """Never less than before: what has grown between two looks was on its way between them."""
 
 
 class Ledger:
@@ -70,11 +88,20 @@ class Ledger:
         self._subject = names.ledger_subject(node)
         self._now = now
         self._own = Record(now, {}, b"")
+        self._last_seq = 0
+        """Of the message in which this node's latest record stands."""
         self._ended: dict[bytes, float] = {}
         """By lease, the latest last: when its end was confirmed, by this node's clock."""
         self._unsure: dict[bytes, float] = {}
         """By lease: when its end was counted that no server has confirmed."""
         self._others: dict[str, Other] = {}
+        self._by_others: dict[bytes, float] = {}
+        """What stood in their records, the latest last: when it did, by the event loop's clock."""
+        self._fresh_at = -inf
+        """When this node last began to read what all others had counted, and could."""
+        self._reading: asyncio.Future[None] | None = None
+        self._moves = self._told = Moves(0, 0)
+        """Of this node: just now, and as the others know it."""
         self._writing: asyncio.Future[None] | None = None
         self._next: asyncio.Future[None] | None = None
 
@@ -85,18 +112,42 @@ class Ledger:
             EngineUnavailable: this node's record is of another format, or no answer; or a file is
                 being moved here.
         """
-        own = await self._wire.get(names.LEDGER, last_by_subj=self._subject)
+        await self.refresh()
+        for other in self._others.values():
+            _refuse_half_moved(other.record)
+        for _ in range(_READS):
+            if await self._go_on():
+                return
+            await asyncio.sleep(_ASK_AGAIN_S)
+        raise EngineUnavailable(
+            f"{self._subject} in {names.LEDGER} changes while it is read: "
+            f"the servers do not agree yet, or another node has this name"
+        )
+
+    async def _go_on(self) -> bool:
+        """Read this node's record and write it again, so that it says since when is counted.
+
+        Returns:
+            False: it was not the latest. A server that others have left behind can't know that.
+        """
+        own = await self._latest(self._subject)
         if own is not None:
             try:
                 self._own = _read(own)
             except Unreadable as unreadable:
                 raise EngineUnavailable(str(unreadable)) from unreadable
-            self._unsure = dict.fromkeys(_fences(self._own), self._now)
-        await self.refresh()
-        for other in self._others.values():
-            _refuse_half_moved(other.record)
-        # The first line says since when is counted, also if nothing ever is.
-        await self.commit(())
+            fences = _fences(self._own)
+            self._ended = dict.fromkeys(fences[: self._own.sure], self._now)
+            self._unsure = dict.fromkeys(fences[self._own.sure :], self._now)
+            self._moves = Moves(0, self._own.begun)
+        self._last_seq = own.seq if own else 0
+        try:
+            await self._put()
+        except Refused as refused:
+            if refused.code in EXPECTED_OTHERWISE:
+                return False
+            raise EngineUnavailable(f"{names.LEDGER}: {refused}") from refused
+        return True
 
     async def refresh(self) -> None:
         """Read what the other nodes have counted since.
@@ -104,6 +155,7 @@ class Ledger:
         Raises:
             EngineUnavailable: no answer.
         """
+        began = asyncio.get_running_loop().time()
         after = 0
         while True:
             page = await self._wire.read(names.LEDGER, "ef.ledger.*", after, _PAGE)
@@ -111,13 +163,46 @@ class Ledger:
                 if message.subject != self._subject:
                     self._take(message)
             if len(page) < _PAGE:
-                return
+                break
             after = page[-1].seq
+        # Any server may have answered, also one that is behind. Of nodes that live the leader is
+        # asked.
+        alive = [n for n, one in self._others.items() if began - one.came_at < REMEMBERED_S]
+        latest = await asyncio.gather(*(self._latest(names.ledger_subject(node)) for node in alive))
+        for found in latest:
+            if found is not None:
+                self._take(found)
+        self._fresh_at = began
+        for key in list(self._by_others):
+            if began - self._by_others[key] < REMEMBERED_S:
+                break
+            del self._by_others[key]
+
+    async def freshen(self) -> None:
+        """Know what the others had counted `FRESH_S` ago: before something is counted here.
+
+        Raises:
+            EngineUnavailable: no answer for as long as that is tried.
+        """
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        while asked_at - self._fresh_at > FRESH_S:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.ensure_future(self.refresh())
+            try:
+                await asyncio.shield(self._reading)
+            except EngineUnavailable:
+                if loop.time() - asked_at > HORIZON_S:
+                    raise
+                await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _latest(self, subject: str) -> Message | None:
+        return await self._wire.get(names.LEDGER, last_by_subj=subject)
 
     def _take(self, message: Message) -> None:
         node = names.ref_of(message.subject)
         known = self._others.get(node, _UNKNOWN)
-        if known.seq == message.seq:
+        if known.seq >= message.seq:
             return
         try:
             record = _read(message)
@@ -125,7 +210,12 @@ class Ledger:
             # A node of a later release: what it counted up to here is all that is known of it.
             log(UNREADABLE, where=names.LEDGER, reason=str(unreadable))
             record = known.record
-        self._others[node] = Other(message.seq, record, frozenset(_fences(record)))
+        came_at = asyncio.get_running_loop().time()
+        fences = _fences(record)
+        self._others[node] = Other(message.seq, record, frozenset(fences), came_at)
+        for key in fences:
+            self._by_others.pop(key, None)
+            self._by_others[key] = came_at
 
     @property
     def since(self) -> float:
@@ -136,6 +226,33 @@ class Ledger:
     def repeats(self) -> int:
         """Deliveries that came through twice."""
         return sum(one.repeated for record in self._records() for one in record.topics.values())
+
+    def begin(self, deliveries: int) -> None:
+        """Say that so many deliveries begin to move: they may be seen in two places, or in none."""
+        now, ever = self._moves
+        self._moves = Moves(now + deliveries, ever + deliveries)
+
+    def over(self, deliveries: int) -> None:
+        """Say that so many of them are in one place again."""
+        now, ever = self._moves
+        self._moves = Moves(now - deliveries, ever)
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether the others have to be told how much is moving: also that something still is."""
+        return self._moves.now > 0 or self._moves != self._told
+
+    def moves(self, lease_s: float) -> Moves:
+        """Return what all nodes move; of the others, as their latest records say.
+
+        A node that has said nothing for a lease moves nothing: it tells every second while it does.
+        """
+        now, ever = self._moves
+        since = asyncio.get_running_loop().time() - lease_s
+        for other in self._others.values():
+            now += other.record.moving if other.came_at > since else 0
+            ever += other.record.begun
+        return Moves(now, ever)
 
     def _records(self) -> Iterator[Record]:
         yield self._own
@@ -170,13 +287,13 @@ class Ledger:
             await self.commit(())
 
     def has(self, key: bytes) -> bool:
-        """Return whether the end of this lease was counted before."""
-        if key in self._ended or key in self._unsure:
+        """Return whether this end, or this coming, was counted before."""
+        if key in self._ended or key in self._unsure or key in self._by_others:
             return True
-        return any(key in one.unsure for one in self._others.values())
+        return any(key in one.counted for one in self._others.values())
 
     def remember(self, keys: Sequence[bytes], now: float) -> None:
-        """Remember that these leases are being ended, and counted with the next record."""
+        """Remember that these ends and comings are being counted with the next record."""
         for key in keys:
             self._ended.pop(key, None)
             self._unsure.pop(key, None)  # to be the latest
@@ -227,10 +344,11 @@ class Ledger:
                     break
                 del ends[first]
 
-    def _recorded(self) -> bytes:
+    def _recorded(self) -> tuple[bytes, int]:
+        """Return the fences for the record, and how many of the first ones are confirmed."""
         unsure = list(islice(reversed(self._unsure), RECORDED_MAX))
-        sure = islice(reversed(self._ended), RECORDED_MAX - len(unsure))
-        return b"".join([*reversed(list(sure)), *reversed(unsure)])
+        sure = list(islice(reversed(self._ended), RECORDED_MAX - len(unsure)))
+        return b"".join([*reversed(sure), *reversed(unsure)]), len(sure)
 
     async def _written(self) -> None:
         """Wait for a record that was begun from now on: one for all who wait."""
@@ -244,11 +362,35 @@ class Ledger:
         else:
             await asyncio.sleep(0)  # let all who settle now count first
         self._writing, self._next = self._next, None
-        self._own.unsure = self._recorded()
         try:
-            await self._wire.put(Item(self._subject, "", encode(self._own)))
+            await self._put()
+        except Refused as refused:
+            if refused.code not in EXPECTED_OTHERWISE:
+                raise EngineUnavailable(f"{names.LEDGER}: {refused}") from refused
+            # It is there already, after no answer; or an earlier one came late.
+            latest = await self._latest(self._subject)
+            self._last_seq = latest.seq if latest else 0
+            await self._put_again()
+
+    async def _put_again(self) -> None:
+        try:
+            await self._put()
         except Refused as refused:
             raise EngineUnavailable(f"{names.LEDGER}: {refused}") from refused
+
+    async def _put(self) -> None:
+        """Write the record behind the one that this node knows to be its latest.
+
+        What is under way for long, where servers are cut off from each other, must not come behind
+        what was written later: after a crash this node would go on from that.
+        """
+        self._own.unsure, self._own.sure = self._recorded()
+        told = self._moves
+        self._own.moving, self._own.begun = told
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(self._last_seq)}
+        stored = await self._wire.put(Item(self._subject, "", encode(self._own), headers))
+        self._last_seq = stored.seq
+        self._told = told
 
 
 def _read(message: Message) -> Record:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _PAGE = 500
 _ALL = 10**9
+_AGAIN_S = (0.05, 0.3, 1.0)
+"""After what pauses the ledger is looked at again while it does not balance."""
 
 
 class Looking:
@@ -104,21 +106,35 @@ class Looking:
         )
 
     async def census(self, *, walk: bool) -> Census:
-        """Return the ledger."""
+        """Return the ledger.
+
+        Streams, storage and the records of all nodes can't be looked at in one moment. What is
+        moving meanwhile is told; of what other nodes have begun since their latest record nothing
+        is known here, so a ledger that does not balance is looked at again before it is believed.
+        """
+        census = await self._census(walk=walk)
+        for pause_s in _AGAIN_S:
+            if abs(census.unaccounted) <= census.moving:
+                break
+            await asyncio.sleep(pause_s)
+            census = await self._census(walk=walk)
+        return census
+
+    async def _census(self, *, walk: bool) -> Census:
         desk = self._desk
+        before = desk.ledger.moves(desk.plan.lease_s)
         await desk.depths.settle()
-        await desk.ledger.refresh()
         await desk.forgets.carry_out()
         kept, gone = await self.look_into_storage()
         names_known = {queue.topic for queue in desk.depths.gauges}
         names_known |= {topic for topic, _ in kept} | desk.plan.topics.keys()
+        await desk.ledger.refresh()
         topics = {}
         for topic in sorted(names_known):
             depth = await self._walked(topic) if walk else self.depth(topic)
             topics[topic] = self._counts(topic, depth, kept, gone)
-        return Census(
-            desk.ledger.since, topics, desk.ledger.repeats, desk.moving + len(desk.forgets)
-        )
+        begun = desk.ledger.moves(desk.plan.lease_s).ever - before.ever
+        return Census(desk.ledger.since, topics, desk.ledger.repeats, before.now + begun)
 
     async def look_into_storage(self) -> tuple[_Kept, Mapping[str, int]]:
         """Return what storage holds and has discarded, and remember it for `counts`."""

@@ -94,9 +94,33 @@ def move_id(delivery: Delivery) -> str:
     return f"{delivery.id}:{delivery.hop}"
 
 
-def fence(delivery: Delivery, what: str = "") -> bytes:
-    """Return what the ledger knows the end of a lease by: short, since it keeps thousands."""
-    return hashlib.blake2b(f"{what}{move_id(delivery)}".encode(), digest_size=FENCE_BYTES).digest()
+def fence(what: str) -> bytes:
+    """Return what the ledger knows something by that it counts once: it keeps thousands."""
+    return hashlib.blake2b(what.encode(), digest_size=FENCE_BYTES).digest()
+
+
+def end_of(queue: Queue, seq: int, ref: str) -> bytes:
+    """Return the fence of the end of one message.
+
+    Not of one delivery's: a server that was killed has forgotten the ids of what has gone on, and
+    takes a move a second time. Both messages end, each once.
+    """
+    return fence(f"end:{stream(queue)}:{seq}:{ref}")
+
+
+def coming_of(queue: Queue, seq: int, ref: str) -> bytes:
+    """Return the fence of the coming of one message, by a move."""
+    return fence(f"come:{stream(queue)}:{seq}:{ref}")
+
+
+def leaving_of(delivery: Delivery) -> bytes:
+    """Return the fence of the end of what storage held at this hop."""
+    return fence(f"leave:{move_id(delivery)}")
+
+
+def keeping_of(delivery: Delivery) -> bytes:
+    """Return the fence of a delivery's coming into storage, which has one of each hop."""
+    return fence(f"keep:{move_id(delivery)}")
 
 
 def note_subject(queue: Queue, ref: str) -> str:

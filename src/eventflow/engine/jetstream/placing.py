@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventflow.delivery import Dead, Delivery
 from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.counting import of_move
 from eventflow.engine.jetstream.publishing import put_each
 from eventflow.engine.jetstream.settling import item
 from eventflow.engine.jetstream.wire import Stored
@@ -18,7 +19,17 @@ from eventflow.storage.rows import kept_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eventflow.engine.jetstream.counting import Change
     from eventflow.engine.jetstream.desk import Desk
+
+
+class _Back(NamedTuple):
+    """What is in its queue again."""
+
+    item: Placing
+    delivery: Delivery
+    seq: int
+    """Of its message there."""
 
 
 class Placement:
@@ -62,14 +73,23 @@ class Placement:
                 answers[index] = Placed.FULL
         for queue, indexes in coming.items():
             placed = await self._publish(queue, [moved[index] for index in indexes])
-            done = [index for index, there in zip(indexes, placed, strict=True) if there]
+            done = [index for index, at in zip(indexes, placed, strict=True) if at]
             for index in indexes:
                 answers[index] = Placed.PLACED if index in done else Placed.FULL
-            await self._forget(queue, [items[i] for i in done], [moved[i] for i in done], now)
+            desk.ledger.begin(len(done))
+            try:
+                back = [
+                    _Back(items[index], moved[index], at)
+                    for index, at in zip(indexes, placed, strict=True)
+                    if at
+                ]
+                await self._forget(queue, back, now)
+            finally:
+                desk.ledger.over(len(done))
         return answers
 
-    async def _publish(self, queue: Queue, deliveries: Sequence[Delivery]) -> list[bool]:
-        """Put them into their queue; for each whether it is there."""
+    async def _publish(self, queue: Queue, deliveries: Sequence[Delivery]) -> list[int]:
+        """Put them into their queue; for each the number of its message, 0 if it is not there."""
         gauge = self._desk.depths.gauge(queue)
         stored = 0
         try:
@@ -77,24 +97,29 @@ class Placement:
             stored = sum(isinstance(one, Stored) and not one.duplicate for one in outcomes)
         finally:
             gauge.came(len(deliveries), stored)
-        return [isinstance(one, Stored) for one in outcomes]
+        return [one.seq if isinstance(one, Stored) else 0 for one in outcomes]
 
-    async def _forget(
-        self, queue: Queue, items: Sequence[Placing], moved: Sequence[Delivery], now: float
-    ) -> None:
-        if not items:
+    async def _forget(self, queue: Queue, back: Sequence[_Back], now: float) -> None:
+        if not back:
             return
         rows: list[dict[str, Any]] = [
-            audit_row(delivery, one.place, "parked", now, one.note)
-            for one, delivery in zip(items, moved, strict=True)
+            audit_row(delivery, one.place, "parked", now, one.note) for one, delivery, _ in back
         ]
         desk = self._desk
-        keys = [names.fence(delivery, "placed:") for delivery in moved]
-        # What was put there before a crash may be counted already.
-        new = [key for key in keys if not desk.ledger.has(key)]
+        await desk.ledger.freshen()
+        changes: list[Change] = []
+        keys: list[bytes] = []
+        for one, delivery, seq in back:
+            end = names.leaving_of(one.delivery)
+            coming = names.coming_of(queue, seq, delivery.ref)
+            came = not desk.ledger.has(coming)
+            changes += of_move(
+                queue.topic, came=came, ended=desk.ledger.has(end), queued=True, routes=False
+            )
+            keys += [end, coming]
         desk.ledger.remember(keys, now)
-        await desk.ledger.commit([(queue.topic, "placed", len(new))])
-        desk.forgets.add([(o.delivery.id, o.delivery.hop) for o in items], rows)
+        await desk.ledger.commit(changes)
+        desk.forgets.add([(one.delivery.id, one.delivery.hop) for one, _, _ in back], rows)
         await desk.forgets.carry_out()
         desk.ledger.sure(keys, now)
 

@@ -8,6 +8,7 @@ whose next place gave no answer is `lost`: never the next try, or it would be in
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -25,6 +26,7 @@ from eventflow.delivery import (
     Row,
 )
 from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.counting import of_move
 from eventflow.engine.jetstream.publishing import put_each
 from eventflow.engine.jetstream.stored import DUE, encode
 from eventflow.engine.jetstream.wire import Full, Item, Refused, Stored
@@ -34,11 +36,11 @@ from eventflow.errors import EngineUnavailable, StorageUnavailable
 from eventflow.storage.rows import kept_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
+    from eventflow.engine.jetstream.counting import Change
     from eventflow.engine.jetstream.desk import Desk
     from eventflow.engine.jetstream.leasing import Held
-    from eventflow.engine.jetstream.ledger import Change
     from eventflow.storage.protocol import Kept
 
 LOST = Settled(lost=True)
@@ -50,12 +52,14 @@ class Leg:
 
     __slots__ = (
         "because",
+        "before",
         "delivery",
-        "fresh",
+        "dropped",
         "held",
         "note",
         "place",
         "routes",
+        "seq",
         "topic",
         "tries",
         "unknown",
@@ -73,8 +77,12 @@ class Leg:
         """Where it went."""
         self.delivery = held.delivery
         """As it is there."""
-        self.fresh = True
-        """Whether it was not there already."""
+        self.seq = 0
+        """Of its message there."""
+        self.before: Delivery | None = None
+        """What storage had of it before."""
+        self.dropped = False
+        """Whether storage has taken nothing: it was there before, and has gone on."""
         self.because = _FULL
         """What the last place said that did not take it."""
         self.unknown = False
@@ -118,7 +126,8 @@ class Settlement:
     async def run(self) -> list[Settled]:
         """Carry them out."""
         steps = [step for step in self._steps if step is not None]
-        self._desk.moving += len(steps)
+        moving = sum(max(1, len(step.legs)) for step in steps)
+        self._desk.ledger.begin(moving)
         try:
             await self._move([leg for step in steps for leg in step.legs])
             sure = await self._count(steps)
@@ -127,7 +136,7 @@ class Settlement:
                 await self._stay([step for step in steps if not _ends(step)])
             return [LOST if step is None else self._answer(step, sure) for step in self._steps]
         finally:
-            self._desk.moving -= len(steps)
+            self._desk.ledger.over(moving)
             for step in steps:
                 step.held.settling = False
 
@@ -184,8 +193,8 @@ class Settlement:
             for leg, outcome in zip(legs, outcomes, strict=True):
                 place = leg.tries.pop(0)
                 if isinstance(outcome, Stored):
-                    leg.place, leg.fresh = place, not outcome.duplicate
-                    stored += leg.fresh
+                    leg.place, leg.seq = place, outcome.seq
+                    stored += not outcome.duplicate
                 elif isinstance(outcome, Refused):
                     leg.because = _FULL if isinstance(outcome, Full) else str(outcome)
                 else:
@@ -203,6 +212,7 @@ class Settlement:
             coming.append(kept_of(leg.delivery, state, self._now))
             rows.append([self._row(leg, leg.tries[0], leg.delivery)])
         try:
+            await self._look_before(legs)
             refusals = await self._desk.storage.keep(coming, rows)
         except StorageUnavailable as error:
             refusals = [str(error)] * len(legs)
@@ -212,26 +222,43 @@ class Settlement:
                 leg.place = place
             else:
                 leg.because = refusal
+        await self._look_behind([leg for leg in legs if leg.place is not None])
+
+    async def _look_before(self, legs: Sequence[Leg]) -> None:
+        there = await self._desk.storage.get([leg.delivery.id for leg in legs])
+        before = {kept.delivery.id: kept.delivery for kept in there}
+        for leg in legs:
+            leg.before = before.get(leg.delivery.id)
+
+    async def _look_behind(self, legs: Sequence[Leg]) -> None:
+        """Find what storage took and dropped, as it was there before and has gone on already."""
+        new = [leg for leg in legs if leg.before is None]
+        with suppress(StorageUnavailable):  # it has answered that it took them
+            holds = await self._desk.storage.holds([(e.delivery.id, e.delivery.hop) for e in new])
+            for leg, held in zip(new, holds, strict=True):
+                leg.dropped = not held
 
     # the ledger and the trail -----------------------------------------------------------
 
     async def _count(self, steps: Sequence[Step]) -> bool:
         """Write the record; return whether it is durable, so that leases may end."""
-        changes: list[Change] = []
-        keys: dict[bytes, None] = {}
-        for step in steps:
-            key = _key(step)
-            again = key in keys or self._desk.ledger.has(key)
-            changes += _changes(step, again=again)
-            if _leaves(step):
-                keys[key] = None
-            for leg in step.legs:
-                self._audit(leg)
+        ledger = self._desk.ledger
+        for leg in [leg for step in steps for leg in step.legs]:
+            self._audit(leg)
         try:
+            # Both may take long, and somebody else may end some of these meanwhile: so before.
             await self._desk.tell(self._rows)
-            self._desk.ledger.remember(list(keys), self._now)
-            if changes:
-                await self._desk.ledger.commit(changes)
+            await ledger.freshen()
+            changes: list[Change] = []
+            counted: dict[bytes, None] = {}
+            for step in steps:
+                keys = _keys(step)
+                known = {key for key in keys if key in counted or ledger.has(key)}
+                changes += _changes(step, known)
+                counted |= dict.fromkeys(keys)
+            ledger.remember(list(counted), self._now)
+            if changes or counted:
+                await ledger.commit(changes)
         except EngineUnavailable:
             return False
         return True
@@ -265,10 +292,8 @@ class Settlement:
             self._desk.give_back(released),
         )
         await asyncio.gather(*(self._wait_on(step) for step in stays))
-        self._desk.ledger.sure(
-            [_key(step) for step, ended in zip(leaving, done, strict=True) if ended],
-            self._now,
-        )
+        sure = [step for step, ended in zip(leaving, done, strict=True) if ended]
+        self._desk.ledger.sure([key for step in sure for key in _keys(step)], self._now)
 
     async def _wait_on(self, step: Step) -> None:
         """Let a delivery wait on where it is: a full lane has no room for a second one of it."""
@@ -289,6 +314,7 @@ class Settlement:
                 held = step.held
                 held.delivery = _owing(held.delivery, owed)
                 await self._desk.note(held, started=False)
+                self._desk.ledger.sure(_keys(step), self._now)
 
     def _answer(self, step: Step, sure: bool) -> Settled:  # noqa: FBT001  # one use
         if not sure or any(leg.unknown for leg in step.legs):
@@ -329,21 +355,51 @@ def _released(step: Step) -> bool:
     return any(isinstance(leg.place, Released) for leg in step.legs)
 
 
-def _changes(step: Step, *, again: bool) -> Iterator[Change]:
-    """Yield what a step counts; `again`: its lease has been ended and counted before."""
+def _changes(step: Step, known: Container[bytes]) -> Iterator[Change]:
+    """Yield what a step counts, of ends and comings that are not known."""
+    ended = _end(step) in known
     for leg in step.legs:
-        stored = isinstance(leg.place, Queued | Retrying) and leg.fresh
-        if again and stored and not _stays(step):
-            # Its first copy has gone on, and the server has forgotten its id: a second one.
-            yield from ((leg.topic, "created", 1), (leg.topic, "repeated", 1))
-        elif leg.routes and leg.place is not None and not again:
-            yield (leg.topic, "created", 1)
-        if isinstance(leg.place, Queued) and not _stays(step) and (leg.fresh or not again):
-            yield (leg.topic, "placed", 1)
-        if isinstance(leg.place, Delivered) and not again:
-            yield (leg.topic, "delivered", 1)
-    if isinstance(step.act, Route) and _ends(step) and not again:
-        yield (COMMON, "delivered", 1)
+        if isinstance(leg.place, Delivered):
+            if not ended:
+                yield leg.topic, "delivered", 1
+        elif _comes(step, leg):
+            yield from of_move(
+                leg.topic,
+                came=not leg.dropped and _coming(leg) not in known,
+                ended=ended,
+                queued=isinstance(leg.place, Queued),
+                routes=leg.routes,
+            )
+    if isinstance(step.act, Route) and _ends(step) and not ended:
+        yield COMMON, "delivered", 1
+
+
+def _keys(step: Step) -> list[bytes]:
+    """Return what a step ends and brings, by what the ledger knows it."""
+    keys = [_end(step)] if _leaves(step) else []
+    for leg in step.legs:
+        if _comes(step, leg):
+            keys.append(_coming(leg))
+            if leg.before is not None:
+                keys.append(names.keeping_of(leg.delivery))
+    return keys
+
+
+def _comes(step: Step, leg: Leg) -> bool:
+    """Return whether it is in a place now that it was not in before."""
+    return isinstance(leg.place, Queued | Retrying | Parked | Dead) and not _stays(step)
+
+
+def _end(step: Step) -> bytes:
+    held = step.held
+    return names.end_of(held.queue, held.seq, held.delivery.ref)
+
+
+def _coming(leg: Leg) -> bytes:
+    if isinstance(leg.place, Parked | Dead):
+        return names.keeping_of(leg.before or leg.delivery)
+    kind = Kind.LANE if isinstance(leg.place, Retrying) else Kind.TOPIC
+    return names.coming_of(Queue(kind, leg.topic), leg.seq, leg.delivery.ref)
 
 
 def _owed(step: Step) -> tuple[str, ...]:
@@ -353,10 +409,6 @@ def _owed(step: Step) -> tuple[str, ...]:
 def _owing(old: Delivery, owed: tuple[str, ...]) -> Delivery:
     new: Delivery = msgspec.structs.replace(old, hop=old.hop + 1, owed=owed)
     return new
-
-
-def _key(step: Step) -> bytes:
-    return names.fence(step.held.delivery)
 
 
 def _stays(step: Step) -> bool:

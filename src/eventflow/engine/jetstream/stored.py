@@ -58,11 +58,17 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     """When it began to count, seconds since 1970."""
     topics: dict[str, Counters]
     unsure: bytes
-    """The latest leases that are counted, whose end the server may not know: their fences."""
+    """Fences of ends and comings that are counted, the latest last: servers may not know them."""
     move: Carriage | None = None
     """Of the move of a file: how far it has come. Its counters are those that the file had."""
     detours: dict[str, float] = {}
     """By topic: when events of one route last went through common, as the topic had no room."""
+    moving: int = 0
+    """Deliveries that were between two places when this was written, by that node's doing."""
+    begun: int = 0
+    """Deliveries that it has begun to move, ever."""
+    sure: int = 0
+    """How many of the first fences in `unsure` servers had confirmed."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -38,7 +38,7 @@ LONGEST_PAUSE_S = 0.5
 _STORE_FAILED = 10077
 _NO_RESOURCES = 10023
 _DUPLICATE_IN_BATCH = 10201
-_EXPECTED_OTHERWISE = {10070, 10071}
+EXPECTED_OTHERWISE = {10070, 10071}
 _NOT_FOUND = 10037
 _ALL_READ = {"204", "404"}
 """That was all; there is nothing. Else nobody is there to answer, 503, and nothing is known."""
@@ -279,7 +279,7 @@ class Wire:
         try:
             told = await self._insist(subject, b"", headers)
         except Refused as refused:
-            if refused.code in _EXPECTED_OTHERWISE:
+            if refused.code in EXPECTED_OTHERWISE:
                 return None
             raise
         return int(told["seq"])

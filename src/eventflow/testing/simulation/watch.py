@@ -104,15 +104,21 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
+    @property
+    def _is_broken(self) -> bool:
+        return bool(getattr(self._engine, "broken", False))
+
     async def _watched(
         self, what: str, given: Sequence[Any], call: Callable[[], Awaitable[A]]
     ) -> tuple[int, A]:
-        number = self._book.begin(what, given)
+        number, was_broken = self._book.begin(what, given), self._is_broken
         try:
             answer = await call()
         except EventFlowError:
-            if not getattr(self._engine, "broken", False):
-                self._book.end(number)  # refused: nothing of it happened
+            # Only a call under way when the journal broke may have happened: one that was refused
+            # has not, nor has one that came after.
+            if was_broken or not self._is_broken:
+                self._book.end(number)
             raise
         return number, answer
 

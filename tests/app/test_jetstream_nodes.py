@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from eventflow import EventFlow
+    from eventflow import Event, EventFlow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]  # a real server, and its real time
 
@@ -133,3 +134,29 @@ async def test_beats_go_on_where_the_record_was_removed(server: Server, tmp_path
         await until(lambda: not states(first))
         await until(lambda: states(first) == {"n1": "alive"})
         assert not engine(first).broken
+
+
+async def test_nodes_with_roles_share_the_work(server: Server, tmp_path: Path) -> None:
+    roles = {"door": ["accept"], "router": ["route"], "worker": ["deliver", "recover"]}
+    flows, ran = {}, {}
+    for name, some in roles.items():
+        flow, ran[name] = node(server, tmp_path, name, engine__roles=json.dumps(some))
+        flow.topic("other", match="user.*")(_nothing)  # two routes: through common
+        flows[name] = flow
+    async with started(flows["door"]):
+        await flows["door"].publish(registered("e1"))
+        assert engine(flows["door"]).depth("common").queued == 1
+        told = await flows["door"].door.nodes()
+        assert told["undone"] == ["route", "deliver", "recover"]
+        async with started(flows["router"]):
+            with pytest.raises(EngineUnavailable, match=r"\[engine\] roles leave out accept"):
+                await flows["router"].publish(registered("e2"))
+            await until(lambda: engine(flows["router"]).depth("mail").queued == 1)
+            assert list(await flows["router"].door.ready()) == []
+            async with started(flows["worker"]):
+                await ledger(flows["worker"], 1)
+    assert ran == {"door": {}, "router": {}, "worker": {"e1": 1}}
+
+
+async def _nothing(event: Event) -> None:
+    pass

@@ -32,6 +32,7 @@ TOP: dict[str, Any] = {
     "engine.nats.tls_first": False,
     "engine.monitor": "",
     "engine.replicas": 1,
+    "engine.roles": ("accept", "route", "deliver", "recover"),
     "engine.node": "",
     "engine.durability": "fsync",
     "engine.memory_limit_bytes": 512 * MIB,
@@ -184,6 +185,7 @@ def test_every_key_can_be_given() -> None:
         engine.url = "nats://a"
         engine.monitor = "http://127.0.0.1:8222"
         engine.replicas = 3
+        engine.roles = ["accept", "route"]
         engine.node = "n1"
         engine.durability = "os"
         engine.memory_limit = "1GiB"

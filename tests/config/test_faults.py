@@ -67,6 +67,16 @@ def route(more: str) -> str:
 TOKEN = '{{ name = "{}", role = "publish", secret = "{}-0123456789abcdef" }}'
 
 FAULTS = {
+    "a role of nobody": Fault(
+        '[engine]\nroles = ["accept", "deliver"]\n' + topic(""),
+        f'{FILE}: [engine] roles leaves out "route", "recover": expected all four with queues that '
+        "no other node shares. Leave it out, or set [engine] url to nats://",
+    ),
+    "a role that there is not": Fault(
+        '[engine]\nurl = "nats://a"\nroles = ["delivers"]\n' + topic(""),
+        f'{FILE}: [engine] roles #1: expected "accept", "route", "deliver" or "recover", '
+        "got \"delivers\". Did you mean 'deliver'?",
+    ),
     # numbers and their ranges
     "below": Fault(
         topic("capacity = 0"),

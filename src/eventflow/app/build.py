@@ -190,6 +190,7 @@ def shape_of(settings: Settings, topics: Sequence[Topic]) -> Shape:
         Rules(common.max_event_bytes, refuse_unroutable=common.unroutable == "refuse"),
         settings.engine.history_max,
         TopicPolicy(recovery=RecoveryPolicy(low_water=common.low_water, rate_share=1.0)),
+        settings.engine.roles,
     )
 
 

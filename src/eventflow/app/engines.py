@@ -34,7 +34,13 @@ def member_of(settings: Settings, now: float) -> Member:
     host = socket.gethostname()
     name = settings.engine.node or host
     return Member(
-        name=name, host=host, pid=os.getpid(), version=VERSION, started_at=now, beat_at=now
+        name=name,
+        host=host,
+        pid=os.getpid(),
+        version=VERSION,
+        roles=settings.engine.roles,
+        started_at=now,
+        beat_at=now,
     )
 
 

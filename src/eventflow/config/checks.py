@@ -24,6 +24,7 @@ from eventflow.config.texts import WEBHOOK_SECRET
 from eventflow.config.tree import Tree, location, quoted, show
 from eventflow.config.unavailable import ELSEWHERE, IN_DATABASE
 from eventflow.errors import did_you_mean
+from eventflow.policy.nodes import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -108,6 +109,7 @@ def problems(subject: Subject) -> Iterator[str]:
     """Yield what can't go together."""
     yield from _one_place(subject)
     yield from _one_login(subject)
+    yield from _all_roles(subject)
     yield from _guarded_door(subject)
     yield from _told_apart(subject)
     yield from _sizes(subject)
@@ -142,6 +144,20 @@ def _one_place(subject: Subject) -> Iterator[str]:
     if _place(here) != _place(there):
         refused = IN_DATABASE if in_database else ELSEWHERE
         yield refused.refusal(subject.where(storage, "url"))
+
+
+def _all_roles(subject: Subject) -> Iterator[str]:
+    """Beside a file or memory there is nobody else who could do the rest."""
+    engine = subject.table("engine")
+    url, roles = engine.get("url"), engine.get("roles")
+    if not url or roles is None or roles is FAULTY or on_servers(url):
+        return
+    missing = [f'"{role}"' for role in ROLES if role not in roles]
+    if missing:
+        yield (
+            f"{subject.where(engine, 'roles')} leaves out {', '.join(missing)}: expected all four "
+            f"with queues that no other node shares. Leave it out, or set [engine] url to nats://"
+        )
 
 
 LOGINS: Final = ("user", "token", "creds", "nkey")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeGuard
 
 from eventflow.config import texts
-from eventflow.config.kinds import Integer, Number, Odd
+from eventflow.config.kinds import Choice, Integer, Number, Odd
 from eventflow.config.nats import NatsSettings, split_user
 from eventflow.config.quantities import Duration, Size
 from eventflow.config.schema import Derived, Follows, Many, Shape
@@ -18,6 +18,7 @@ from eventflow.config.secret import Secret
 from eventflow.config.topic import MOST_DELIVERIES, TopicSettings
 from eventflow.config.units import DAY_S
 from eventflow.config.webhook import WebhookSettings
+from eventflow.policy.nodes import ROLES
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 DEFAULT_URL = "sqlite:eventflow.db"
@@ -75,6 +76,14 @@ class EngineSettings:
     """This node's name among those on the same NATS servers, the same in its next life.
 
     Empty takes the name of the machine: a second node on it needs one of its own.
+    """
+
+    roles: Annotated[tuple[str, ...], Many(Choice(ROLES), least=1)] = ROLES
+    """What this node does of the work, where several share the queues on NATS servers.
+
+    One that leaves out `accept` refuses events, `route` moves none on from common, `deliver` runs
+    no handler and no retry, `recover` brings nothing back from storage. All in one is the simplest
+    fleet. What no living node does waits, and `GET /v1/nodes` names it.
     """
 
     durability: Literal["fsync", "os"] = "fsync"

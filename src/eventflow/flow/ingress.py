@@ -59,6 +59,8 @@ class Ingress:
         self._clock = clock
         self._ledger = ledger
         self.stopping = False
+        self.accepts = True
+        """Whether it is this node's role."""
         self._gather = Gather(self._store)
 
     async def accept(self, events: Sequence[Event], *, park: bool = False) -> Sequence[Receipt]:
@@ -74,10 +76,15 @@ class Ingress:
             InvalidEvent: one breaks the JSON Schema of its type.
             Unroutable: no route takes one, and such are refused.
             QueueFull: common, memory or storage has no room; with `park`, storage.
-            EngineUnavailable: the node is stopping, or nothing can be made durable.
+            EngineUnavailable: the node is stopping, or this is not its role, or nothing can be made
+                durable.
         """
         if self.stopping:
             raise EngineUnavailable("the node is stopping; send again to another, or later")
+        if not self.accepts:
+            raise EngineUnavailable(
+                "this node accepts no events: its [engine] roles leave out accept; send to another"
+            )
         self._check(events)
         self._check_storage()
         gathers = len(events) <= SMALL and not self._engine.groups

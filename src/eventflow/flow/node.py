@@ -20,6 +20,7 @@ from eventflow.flow.slots import Runner
 from eventflow.flow.stages import TopicStages
 from eventflow.flow.supervise import cancel, supervise
 from eventflow.flow.topic import Topic, Topics
+from eventflow.policy.nodes import ROLES, Role
 from eventflow.policy.values import TopicPolicy
 from eventflow.telemetry import names
 from eventflow.telemetry.logging import log
@@ -48,6 +49,8 @@ class Shape:
     rules: Rules = field(default_factory=Rules)
     history_max: int = 100_000
     common: TopicPolicy = field(default_factory=TopicPolicy)
+    roles: Collection[str] = ROLES
+    """What this node does of the work. Fixed at its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Flow:
             tools.clock,
             self.ledger,
         )
+        self.ingress.accepts = "accept" in shape.roles
         self.router = RouterStage(
             tools.engine, wanted.routes, self.topics, self.ledger, tools.clock, tools.draw
         )
@@ -131,13 +135,14 @@ class Flow:
             {
                 topic.name: (topic.handler, topic.concurrency)
                 for topic in self.topics.values()
-                if topic.handler is not None
+                if topic.handler is not None and self._delivers
             }
         )
         for topic in list(self.topics.values()):
-            if topic.name == COMMON or topic.name in runners:
+            if topic.name == COMMON or topic.handler is not None:
                 self._stages_of(topic).begin(runners.get(topic.name))
-        self._routing.append(supervise("router", COMMON, self.router.run))
+        if "route" in self.shape.roles:
+            self._routing.append(supervise("router", COMMON, self.router.run))
         self._others.append(supervise("router", COMMON, self.router.settler.run))
         self._others.append(supervise("leases", COMMON, self._extend))
         self._others.append(supervise("audit", COMMON, partial(seal, self.tools.storage)))
@@ -165,7 +170,13 @@ class Flow:
     def _stages_of(self, topic: Topic) -> TopicStages:
         found = self.stages.get(topic.name)
         if found is None:
-            found = TopicStages(self.tools, topic, self.ledger, self.gate)
+            found = TopicStages(
+                self.tools,
+                topic,
+                self.ledger,
+                self.gate,
+                recovers="recover" in self.shape.roles,
+            )
             self.stages[topic.name] = found
         return found
 
@@ -267,10 +278,14 @@ class Flow:
         if self._stopped:
             raise EngineUnavailable("the node is stopping")
 
+    @property
+    def _delivers(self) -> bool:
+        return "deliver" in self.shape.roles
+
     def _new_runners(self, topics: Sequence[Topic]) -> dict[str, tuple[Handler, int]]:
         """Return what needs a runner of its own: a handler that is new, or more processes."""
-        found = {}
-        for new in topics:
+        found: dict[str, tuple[Handler, int]] = {}
+        for new in topics if self._delivers else ():
             old, handler = self.topics.get(new.name), new.handler
             assert handler is not None  # noqa: S101  # what is configured has one
             if (
@@ -309,7 +324,9 @@ class Flow:
             stages.begin(runner)
         elif runner is not None:
             stages.run_with(runner)
-        elif topic.handler is not None:
+        elif not (known and stages.going):
+            stages.begin(None)
+        elif topic.handler is not None and self._delivers:
             stages.adjust(topic.handler)
         stages.recovery.nudge()
 
@@ -419,7 +436,9 @@ class Flow:
         now = asyncio.get_running_loop().time()
         for name, topic in self.topics.items():
             still = now - topic.round_at
-            if not topic.paused and still > READY_S and (topic.handler or name == COMMON):
+            role: Role = "route" if name == COMMON else "deliver"
+            goes_round = role in self.shape.roles and (topic.handler or name == COMMON)
+            if not topic.paused and still > READY_S and goes_round:
                 reasons.append(f"topic {name!r}: its loop has not gone round for {still:.0f} s")
         return reasons
 

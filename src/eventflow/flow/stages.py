@@ -43,8 +43,11 @@ if TYPE_CHECKING:
 class TopicStages:
     """Recovery, retry lane and worker of one topic, and the tasks they run in."""
 
-    def __init__(self, tools: Tools, topic: Topic, ledger: Ledger, gate: Gate) -> None:
+    def __init__(
+        self, tools: Tools, topic: Topic, ledger: Ledger, gate: Gate, *, recovers: bool = True
+    ) -> None:
         self.topic = topic
+        self._recovers = recovers
         engine, clock, draw = tools.engine, tools.clock, tools.draw
         self.recovery = Recovery(engine, tools.storage, topic, ledger, clock, draw)
         self.worker = Worker(engine, topic, gate, ledger, clock, draw)
@@ -61,10 +64,11 @@ class TopicStages:
     # life --------------------------------------------------------------------
 
     def begin(self, runner: Runner | None) -> None:
-        """Let them go, with a runner that has been started; None: there is no handler."""
+        """Let them go, with a runner that has been started; None: no handler is run here."""
         name = self.topic.name
         self.topic.round_at = asyncio.get_running_loop().time()
-        self._leasing.append(supervise("recovery", name, self.recovery.run))
+        if self._recovers:
+            self._leasing.append(supervise("recovery", name, self.recovery.run))
         if runner is None:
             return
         if not self._settling:

@@ -6,6 +6,7 @@ knows no ids of what has gone on (`test_jetstream_probe.py`).
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,6 +157,27 @@ class TestTwice(OnOneServer, EngineBench):
         await settle(other, await lease_one(other, topic("a")), self.parked_place())
         counts = await self.counted(other)
         assert (counts.created, counts.delivered, counts.parked) == (1, 1, 0)
+        await other.close()
+
+    async def test_what_others_end_is_known_also_while_storage_hangs(self) -> None:
+        """Records name the latest ends only: whoever reads them seldom misses some."""
+        one = await self.start(self.PLAN)
+        other = await self.start(self.PLAN, node="n2")
+        asked = asyncio.Event()
+
+        async def hang() -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+        self.monkeypatch.setattr(other.storage, "totals", hang)
+        await asyncio.wait_for(asked.wait(), 5.0)
+        await one.accept([event("1")], [Way(("a",), [0], 2)])
+        await settle(one, await lease_one(one, topic("a")), DELIVERED)
+
+        async with asyncio.timeout(5.0):
+            while other.counts("a").delivered == 0:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.05)
+        await one.close()
         await other.close()
 
     async def at_hop(self, engine: JetStreamEngine, hop: int) -> Lease:

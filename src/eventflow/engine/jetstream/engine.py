@@ -15,6 +15,7 @@ from eventflow.engine.jetstream.depths import FRESH_S
 from eventflow.engine.jetstream.desk import Desk
 from eventflow.engine.jetstream.doors import Doors
 from eventflow.engine.jetstream.leasing import Line
+from eventflow.engine.jetstream.ledger import FOLLOW_S
 from eventflow.engine.jetstream.looking import Looking
 from eventflow.engine.jetstream.membership import Membership
 from eventflow.engine.jetstream.operators import Operators
@@ -94,6 +95,7 @@ class JetStreamEngine:
         self._keeping: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         self.storage: Keeper = desk.storage
 
@@ -137,6 +139,7 @@ class JetStreamEngine:
                 await self._watch.look(at_start=True)
                 self._keeping = asyncio.ensure_future(self._keep())
                 self._watching = asyncio.ensure_future(self._look())
+                self._following = asyncio.ensure_future(self._follow())
         held = {queue.topic for queue, gauge in desk.depths.gauges.items() if gauge.held}
         kept = {topic for (topic, _), (count, _) in (await desk.storage.totals()).items() if count}
         return Applied(tuple(sorted((held | kept) - plan.topics.keys())))
@@ -308,7 +311,7 @@ class JetStreamEngine:
         if self._begun:
             await asyncio.wait(self._begun)
         await asyncio.gather(*(_if_possible(line.end()) for line in self._lines.values()))
-        tasks = (self._keeping, self._beating, self._watching)
+        tasks = (self._keeping, self._beating, self._watching, self._following)
         ending = [task for task in tasks if task is not None]
         for task in ending:
             task.cancel()
@@ -323,7 +326,7 @@ class JetStreamEngine:
     async def cut_off(self) -> None:
         """Be gone as after a crash of this process: nothing is ended, nothing given back."""
         self._desk.closing = True
-        for task in (self._keeping, self._beating, self._watching):
+        for task in (self._keeping, self._beating, self._watching, self._following):
             if task is not None:
                 task.cancel()
         await self._desk.wire.close()
@@ -353,16 +356,24 @@ class JetStreamEngine:
                 f"the NATS servers refuse what is asked of them ({refused}). Nothing was accepted"
             ) from refused
 
+    # They end at `closing`, too: `wait_for` of Python 3.11 may swallow that a task is cancelled.
+
     async def _beat(self) -> None:
-        while True:
+        while not self._desk.closing:
             await asyncio.sleep(BEAT_S)
             await _if_possible(self._membership.beat())
             await _if_possible(self.overrides.refresh())
 
     async def _look(self) -> None:
-        while True:
+        while not self._desk.closing:
             await asyncio.sleep(LOOK_S)
             await _if_possible(self._watch.look())
+
+    async def _follow(self) -> None:
+        """Read others' records often enough to see each end in one, whatever else takes long."""
+        while not self._desk.closing:
+            await asyncio.sleep(FOLLOW_S)
+            await _if_possible(self._desk.ledger.refresh())
 
     async def refresh(self) -> None:
         """Learn what the servers and the other nodes say; asked for every second."""
@@ -372,7 +383,7 @@ class JetStreamEngine:
 
     async def _keep(self) -> None:
         """Every second: how full the streams are, and what nobody asked for goes back."""
-        while True:
+        while not self._desk.closing:
             await asyncio.sleep(FRESH_S)
             await self.refresh()
             await _if_possible(self._desk.tell([]))

@@ -44,6 +44,8 @@ FRESH_S = 1.5
 Less than servers are gone that forget acks: what ends a second time after that was in a record
 before, which has been read since.
 """
+FOLLOW_S = 0.2
+"""How often others' records are read: each names its node's latest `RECORDED_MAX`."""
 _ASK_AGAIN_S = 0.2
 _READS = int(HORIZON_S / _ASK_AGAIN_S)
 """How often a node reads its own record at its start until it is the latest."""
@@ -173,10 +175,12 @@ class Ledger:
             if found is not None:
                 self._take(found)
         self._fresh_at = began
-        for key in list(self._by_others):
-            if began - self._by_others[key] < REMEMBERED_S:
+        while self._by_others:
+            first = next(iter(self._by_others))
+            few = len(self._by_others) <= REMEMBERED_MAX
+            if few and began - self._by_others[first] < REMEMBERED_S:
                 break
-            del self._by_others[key]
+            del self._by_others[first]
 
     async def freshen(self) -> None:
         """Know what the others had counted `FRESH_S` ago: before something is counted here.

@@ -57,7 +57,8 @@ class JetStreamMachine(StraightRules):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.runner = asyncio.Runner()
+        self.loop = self.runner.get_loop()
         self.folder = Path(tempfile.mkdtemp(prefix="eventflow-machine-"))
         self.clock_ = FastClock(RATE)
         self.chance = Random(1)
@@ -70,7 +71,7 @@ class JetStreamMachine(StraightRules):
         if hasattr(self, "engine"):
             self.run(self.engine.close())
         self.server.kill()
-        self.loop.close()
+        self.runner.close()  # with all that an engine that died has left under way
         shutil.rmtree(self.folder)
 
     # the seam ----------------------------------------------------------------

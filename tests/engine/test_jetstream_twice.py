@@ -180,6 +180,32 @@ class TestTwice(OnOneServer, EngineBench):
         await one.close()
         await other.close()
 
+    async def test_what_took_longer_than_its_lease_is_counted_by_who_has_it_now(self) -> None:
+        """One of a batch waits for a storage that hangs; the lease of the other runs out with it."""
+        one = await self.start(self.PLAN)
+        other = await self.start(self.PLAN, node="n2")
+        await one.accept([event("1"), event("2")], [Way(("a",), [0, 1], 2)])
+        first, second = await one.lease(topic("a"), limit=2, wait_s=0)
+        go_on = asyncio.Event()
+
+        async def hang(*_: object, **__: object) -> list[str]:
+            await go_on.wait()
+            return ["a test has switched it off"]
+
+        self.monkeypatch.setattr(one.storage, "keep", hang)
+        acts = [Settle(first, (dead_place(),), None), Settle(second, (DELIVERED,), None)]
+        settling = asyncio.ensure_future(one.settle(acts))
+        await self.let_pass(LEASE_S + 1)
+        for again in await other.lease(topic("a"), limit=2, wait_s=0):
+            await settle(other, again, DELIVERED)
+        go_on.set()
+
+        assert [answer.lost for answer in await settling] == [True, True]
+        counts = await self.counted(other)
+        assert (counts.created, counts.delivered, counts.queued, counts.running) == (2, 2, 0, 0)
+        await one.close()
+        await other.close()
+
     async def at_hop(self, engine: JetStreamEngine, hop: int) -> Lease:
         (found,) = await engine.lease(topic("a"), limit=10, wait_s=0)
         assert found.delivery.hop == hop

@@ -130,11 +130,14 @@ class Settlement:
         self._desk.ledger.begin(moving)
         try:
             await self._move([leg for step in steps for leg in step.legs])
-            sure = await self._count(steps)
-            if sure:
-                await self._end([step for step in steps if _ends(step)])
-                await self._stay([step for step in steps if not _ends(step)])
-            return [LOST if step is None else self._answer(step, sure) for step in self._steps]
+            counted = await self._count(steps)
+            await self._end([step for step in counted if _ends(step)])
+            await self._stay([step for step in counted if not _ends(step)])
+            held = {id(step) for step in counted}
+            return [
+                LOST if step is None else self._answer(step, sure=id(step) in held)
+                for step in self._steps
+            ]
         finally:
             self._desk.ledger.over(moving)
             for step in steps:
@@ -240,8 +243,12 @@ class Settlement:
 
     # the ledger and the trail -----------------------------------------------------------
 
-    async def _count(self, steps: Sequence[Step]) -> bool:
-        """Write the record; return whether it is durable, so that leases may end."""
+    async def _count(self, steps: Sequence[Step]) -> list[Step]:
+        """Write the record; return what stands in it durably, so that its leases may end.
+
+        Left out is what took so long, beside a storage that did not answer, that its lease has run
+        out: whoever has it now ends it and counts it. Where it has gone it is known by its hop.
+        """
         ledger = self._desk.ledger
         for leg in [leg for step in steps for leg in step.legs]:
             self._audit(leg)
@@ -249,9 +256,11 @@ class Settlement:
             # Both may take long, and somebody else may end some of these meanwhile: so before.
             await self._desk.tell(self._rows)
             await ledger.freshen()
+            now = self._desk.clock.now_s()
+            held = [step for step in steps if step.held.valid(now)]
             changes: list[Change] = []
             counted: dict[bytes, None] = {}
-            for step in steps:
+            for step in held:
                 keys = _keys(step)
                 known = {key for key in keys if key in counted or ledger.has(key)}
                 changes += _changes(step, known)
@@ -260,8 +269,8 @@ class Settlement:
             if changes or counted:
                 await ledger.commit(changes)
         except EngineUnavailable:
-            return False
-        return True
+            return []
+        return held
 
     def _audit(self, leg: Leg) -> None:
         place = leg.place
@@ -316,7 +325,7 @@ class Settlement:
                 await self._desk.note(held, started=False)
                 self._desk.ledger.sure(_keys(step), self._now)
 
-    def _answer(self, step: Step, sure: bool) -> Settled:  # noqa: FBT001  # one use
+    def _answer(self, step: Step, *, sure: bool) -> Settled:
         if not sure or any(leg.unknown for leg in step.legs):
             step.held.ended = True  # the lease runs out: what is true then is found then
             self._desk.book.remove(step.held)

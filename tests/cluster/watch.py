@@ -67,9 +67,12 @@ class Watch:
             held: dict[str, int] = {}
             for depth in await self._servers.depths():
                 held[depth.stream] = max(depth.held, held.get(depth.stream, 0))
-                self._history.note(
-                    "depth", topic=depth.stream, held=depth.held, capacity=depth.capacity
-                )
+                # One that was killed follows what was stored first, then what was acked (seen: 57
+                # of 40, while both others said 40). What is let in is the leader's to say.
+                if depth.leads:
+                    self._history.note(
+                        "depth", topic=depth.stream, held=depth.held, capacity=depth.capacity
+                    )
             self.held = sum(held.values()) if held else -1
             await asyncio.sleep(EVERY_S)
 

@@ -181,7 +181,7 @@ class TestTwice(OnOneServer, EngineBench):
         await other.close()
 
     async def test_what_took_longer_than_its_lease_is_counted_by_who_has_it_now(self) -> None:
-        """One of a batch waits for a storage that hangs; the lease of the other runs out with it."""
+        """One of a batch waits for a storage that hangs; the other's lease runs out with it."""
         one = await self.start(self.PLAN)
         other = await self.start(self.PLAN, node="n2")
         await one.accept([event("1"), event("2")], [Way(("a",), [0, 1], 2)])

@@ -52,6 +52,8 @@ async def story(folder: Path, seed: int, replicas: int, sync: str) -> dict[str, 
             faulted.unmount()
             faulted.mount()
             await asyncio.to_thread(one.servers.start)
+            for node in one.nodes:
+                await node.start()
             await asyncio.gather(*(node.until_ready(one.session) for node in one.nodes))
             async with watched(one):
                 await tell_topics(one, "resume")

@@ -349,7 +349,7 @@ class Flow:
     async def _leave(self, topic: Topic, ending: list[asyncio.Task[None]]) -> None:
         """Let what runs finish, then forget the topic if it holds nothing: else it is kept."""
         stages = self.stages.get(topic.name)
-        await asyncio.gather(*ending, return_exceptions=True)
+        await cancel(ending)
         if stages is not None:
             await stages.idle()
             await stages.flush()

@@ -98,7 +98,7 @@ class TopicStages:
     async def break_off(self) -> None:
         """End every run there is now: it is given back, as if it had not been leased."""
         self._retire()
-        await cancel([task for task, _ in self._slots.values()])
+        await cancel([task for task, _ in self._slots.values()], again_s=None)
 
     async def idle(self) -> None:
         """Wait until the runs that `leave` left going have ended."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 RESTART_S = 1.0
 """How long after a stage failed it is started again."""
+CANCEL_AGAIN_S = 1.0
+"""How long a task may go on after it was cancelled, before it is cancelled again."""
 
 
 def supervise(
@@ -31,9 +33,21 @@ def supervise(
     return asyncio.create_task(go(), name=f"{stage}:{topic}")
 
 
-async def cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks, and wait until they have ended."""
+async def cancel(
+    tasks: Iterable[asyncio.Task[None]], again_s: float | None = CANCEL_AGAIN_S
+) -> None:
+    """Cancel tasks, and wait until they have ended.
+
+    Args:
+        tasks: Which.
+        again_s: Those that go on are cancelled again after so many seconds: `asyncio.wait_for` of
+            Python 3.11, which client libraries use, swallows a cancellation that comes together
+            with what it waits for. None: never, for tasks whose own ending must not be disturbed.
+    """
     ending = list(tasks)
-    for task in ending:
-        task.cancel()
-    await asyncio.gather(*ending, return_exceptions=True)
+    going = set(ending)
+    while going:
+        for task in going:
+            task.cancel()
+        _, going = await asyncio.wait(going, timeout=again_s)
+    await asyncio.gather(*ending, return_exceptions=True)  # what they failed of is nobody's now

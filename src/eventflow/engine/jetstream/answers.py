@@ -57,7 +57,8 @@ class Answers:
                         self._waiting[token] = (batch, index)
                         await self._wire.tell(subject, word, f"{self._inbox}.{token}")
                 try:
-                    await asyncio.wait_for(asyncio.shield(batch.over), _ANSWER_S)
+                    async with asyncio.timeout(_ANSWER_S):
+                        await asyncio.shield(batch.over)
                 except TimeoutError:
                     continue
                 break

@@ -290,8 +290,9 @@ class Line:
         return max(0.0, left / self._desk.rate) + 0.001
 
     async def _wait(self, wait_s: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._something.wait(), wait_s)
+        with suppress(TimeoutError):  # `wait_for` of Python 3.11 may swallow a cancellation
+            async with asyncio.timeout(wait_s):
+                await self._something.wait()
 
     def _bring(self, rank: int) -> Any:
         def came(message: Msg) -> None:

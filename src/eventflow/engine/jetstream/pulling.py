@@ -63,7 +63,8 @@ class Tap:
         asked = self._now = _Asked(limit, loop.time() + ANSWER_S, over)
         await self._ask("now", asked, {"batch": limit, "no_wait": True})
         try:
-            await asyncio.wait_for(over, ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                await over
         except TimeoutError as error:
             if not asked.found:
                 raise EngineUnavailable(f"no answer from {self._name}") from error

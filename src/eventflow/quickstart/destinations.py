@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+from collections import Counter
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 
 SLOW_S = 2.0
 """Longer than the topic's timeout: to the node this is no answer."""
+STUMBLES_MAX = 4
+"""Faults that one event meets: fewer than its attempts, so that what dies is always the same."""
 
 
 class Endpoint:
     """An HTTP endpoint: one answer in five is a 500, one in twenty a 429, one in twenty late.
+
+    An event that has met a few of them is taken.
 
     Args:
         seed: Of the faults; the same seed, the same faults for the same order of requests.
@@ -33,6 +38,7 @@ class Endpoint:
     def __init__(self, seed: int, secret: str) -> None:
         self._webhook = Webhook(secret)
         self._random = random.Random(seed)  # noqa: S311  # faults, not secrets
+        self._stumbled: Counter[str] = Counter()
         self.accepted: set[str] = set()
         """Idempotency keys of events that were answered with 200."""
         self.url = ""
@@ -47,14 +53,18 @@ class Endpoint:
             return web.Response(status=410, text="this endpoint takes no voided invoices any more")
         if type == "invoice.disputed":
             return web.Response(status=500, text="disputed invoices crash this endpoint")
+        key = request.headers.get("idempotency-key", "")
         draw = self._random.random()
+        if draw < 0.30:
+            self._stumbled[key] += 1
+            draw += float(self._stumbled[key] > STUMBLES_MAX)
         if draw < 0.20:
             return web.Response(status=500, text="the endpoint stumbled")
         if draw < 0.25:
             return web.Response(status=429, headers={"retry-after": "1"}, text="not so fast")
         if draw < 0.30:
             await asyncio.sleep(SLOW_S)
-        self.accepted.add(request.headers.get("idempotency-key", ""))
+        self.accepted.add(key)
         return web.Response(text="thanks")
 
     @asynccontextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 
-from eventflow.testing.loop import VirtualLoop
-
 EPOCH_S = 1_767_225_600.0
 """2026-01-01T00:00:00Z in unix seconds: when tests begin if they don't say otherwise."""
 
@@ -33,12 +31,13 @@ class VirtualClock:
             TypeError: The running loop is not a `VirtualLoop`; its time is the machine's.
         """
         loop = asyncio.get_running_loop()
-        if not isinstance(loop, VirtualLoop):
+        try:  # asked 20,000 times a simulated day: an attribute is had faster than a type
+            return self.epoch_s + loop.now_s  # type: ignore[attr-defined,no-any-return]  # see below
+        except AttributeError:
             raise TypeError(
                 f"VirtualClock: expected a running VirtualLoop, got {type(loop).__name__}. "
                 f"Run the test with eventflow.testing.run, or use a ManualClock."
-            )
-        return self.epoch_s + loop.now_s
+            ) from None
 
 
 class ManualClock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from eventflow.testing.simulation.weather import draw
 from eventflow.testing.simulation.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from eventflow.app.eventflow import EventFlow, Surroundings
     from eventflow.event import Event
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Make = Callable[[random.Random, int, float], Event]
 
 MOST_LIVES = 60
-_GARBAGE = 50_000
+_GARBAGE = 1_000_000
 """New objects between two looks for cyclic garbage: a day leaves little, and 700 cost a tenth."""
 
 
@@ -124,8 +125,8 @@ def simulate(
         seed: Draws everything.
         weather: What befalls it. None: drawn from the seed.
         topics: Names of the destinations that may be in trouble; None: all of the node's.
-        **trouble: For `weather.draw`: `hours`, `events`, `wave`, `steps`, `deaths`,
-            `poisons`.
+        **trouble: For `weather.draw`: `hours`, `events`, `wave`, `steps`, `accepted`,
+            `deaths`, `poisons`.
 
     Raises:
         Broken: a promise does not hold; its note says seed, step and time.
@@ -136,20 +137,35 @@ def simulate(
     if weather is None:
         weather = draw(chance, topics, **trouble)
     day = Day(seed, build, make, weather, chance, CrashDisk())
-    before, rarely = random.getstate(), gc.get_threshold()
+    before = random.getstate()
     random.seed(seed)  # for handlers that draw from the module
-    gc.set_threshold(_GARBAGE, *rarely[1:])
     try:
-        _live(day)
+        with _little_garbage():
+            _live(day)
     except BaseException as error:
         error.add_note(f"simulation: seed {seed}, step {day.trace.steps}, life {day.lives}")
         raise
     finally:
         random.setstate(before)
-        gc.set_threshold(*rarely)
         day.disk.unregister()
     day.runs.account(day.book, day.acknowledged)
     return _report(day)
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """Look for a day's cyclic garbage in the end, and not among what was there before it."""
+    rarely, ours = gc.get_threshold(), not gc.get_freeze_count()
+    gc.set_threshold(_GARBAGE, *rarely[1:])
+    if ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.set_threshold(*rarely)
+        if ours:
+            gc.unfreeze()
 
 
 def _live(day: Day) -> None:

@@ -220,7 +220,8 @@ class Life:
 
     async def _resume_all(self) -> None:
         """Resume what a death kept the operator from resuming: a pause outlives the process."""
-        for topic in {doing.topic for doing in self._day.weather.doings if doing.act == "pause"}:
+        paused = [doing.topic for doing in self._day.weather.doings if doing.act == "pause"]
+        for topic in dict.fromkeys(paused):  # no set: its order is another in each process
             await self._flow.flow.resume(topic, _OPERATOR)
 
     def _resume(self, topic: str) -> None:
@@ -456,7 +457,8 @@ class Life:
             census = await self._watched.census()
             left = sum(c.queued + c.running + c.retrying + c.parked for c in census.topics.values())
             if not left and not day.waiting and not day.calling:
-                if day.trace.steps >= day.weather.least_steps:
+                steps, events = day.trace.steps, len(day.acknowledged)
+                if steps >= day.weather.least_steps and events >= day.weather.least_events:
                     await self._hold_counts()
                     return
                 self._burst(_MORE)

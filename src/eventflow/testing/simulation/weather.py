@@ -107,6 +107,8 @@ class Weather:
     """How long the disk takes for a commit, at most: meanwhile others go on, and gather."""
     least_steps: int = 0
     """A day goes on, with a few more events at a time, until it has taken so many."""
+    least_events: int = 0
+    """It goes on likewise until so many events were let in: one that has expired is not."""
     calm_at_s: float = HOUR_S
     """From here on nothing befalls it any more, and all has to come to its end."""
 
@@ -139,6 +141,7 @@ def draw(  # noqa: PLR0913  # all that can be asked of a day
     events: int = 1_000,
     wave: int = 0,
     steps: int = 0,
+    accepted: int = 0,
     deaths: int = 3,
     poisons: float = 0.15,
 ) -> Weather:
@@ -148,22 +151,29 @@ def draw(  # noqa: PLR0913  # all that can be asked of a day
         chance: Draws all of it.
         topics: The destinations.
         hours: How long trouble lasts, above 0.
-        events: How many are published, about; never fewer. Waves come on top.
+        events: How many are published, those of waves among them.
         wave: How many webhooks call at once, once or twice a day; what common has no room for,
             their door parks. 0: never.
         steps: A day that is over sooner goes on until it has taken so many.
+        accepted: Likewise until so many events were let in.
         deaths: How often the process dies, at least 90 s between two; a clean restart and what
             poisons do come on top.
         poisons: How probable it is that there is an event that ends its process, 0 to 1.
 
     Raises:
-        ValueError: so many deaths don't fit into the time.
+        ValueError: so many deaths don't fit into the time, or two waves into the events.
     """
+    if 2 * wave > events:
+        raise ValueError(
+            f"expected {2 * wave} or more events for two waves of {wave}, got {events}"
+        )
     if deaths * 2 * _APART_S > hours * HOUR_S:
         raise ValueError(f"{deaths} deaths, {_APART_S:g} s apart, don't fit into {hours:g} hours")
     end = hours * HOUR_S
+    waves = tuple(Wave(at, wave) for at in _times(chance, chance.randint(1, 2) if wave else 0, end))
     return Weather(
-        bursts=tuple(_bursts(chance, end, events)),
+        bursts=tuple(_bursts(chance, end, events - wave * len(waves))),
+        waves=waves,
         outages=tuple(_outages(chance, topics, end)),
         deaths=tuple(
             Dying(at, chance.choice(_DEATHS), chance.randint(0, 60))
@@ -173,11 +183,9 @@ def draw(  # noqa: PLR0913  # all that can be asked of a day
         full_disks=tuple(_span(chance, end, 5, 60) for _ in range(chance.randint(0, 2))),
         doings=tuple(_doings(chance, topics, end)),
         poisons=frozenset([chance.randrange(events)] if chance.random() < poisons else []),
-        waves=tuple(
-            Wave(at, wave) for at in _times(chance, chance.randint(1, 2) if wave else 0, end)
-        ),
         commit_s=chance.choice(_COMMIT_S),
         least_steps=steps,
+        least_events=accepted,
         calm_at_s=end,
     )
 
@@ -185,7 +193,7 @@ def draw(  # noqa: PLR0913  # all that can be asked of a day
 def _bursts(chance: Random, end: float, events: int) -> Iterable[Burst]:
     left = events
     while left > 0:
-        count = chance.choice((1, 5, 20, 60))
+        count = min(left, chance.choice((1, 5, 20, 60)))
         left -= count
         yield Burst(chance.uniform(0, end), count)
 

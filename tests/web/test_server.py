@@ -14,6 +14,7 @@ from tests.web.fake import FakeNode
 from tests.web.samples import event, lines
 
 from eventflow.errors import ConfigError
+from eventflow.web import server as server_module
 from eventflow.web.server import MAX_HEADER_BYTES, Address, Server, make_app
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def post(body: bytes, *headers: str, kind: str = "application/cloudevents+json")
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
+def split(answers: bytes) -> list[bytes]:
+    start = b"HTTP/1.1 "
+    return [start + rest for rest in answers.split(start)[1:]]
+
+
 async def test_an_event_over_a_socket() -> None:
     node = FakeNode()
     before = signal.getsignal(signal.SIGTERM)
@@ -75,6 +81,31 @@ async def test_an_event_over_a_socket() -> None:
     assert json.loads(body)["accepted"] == 1
     with pytest.raises(OSError, match=r"refused|Connect call failed"):
         await talk(address)
+
+
+async def test_answers_in_one_piece_say_what_others_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[bool] = []
+
+    def answered(*args: Any) -> bool:
+        whole.append(real(*args))
+        return whole[-1]
+
+    real = server_module.answer_whole
+    monkeypatch.setattr(server_module, "answer_whole", answered)
+    closing = post(json.dumps(event()).encode())
+    kept = closing.replace(b"Connection: close", b"Connection: keep-alive")
+    async with serving(FakeNode()) as address:
+        answers = await talk(address, kept + kept + closing)
+    assert whole == [True, True, False]
+    first, second, last = (
+        (set(head.lower().splitlines()), body)
+        for head, _, body in (one.partition(b"\r\n\r\n") for one in split(answers))
+    )
+    assert json.loads(first[1])["accepted"] == json.loads(second[1])["duplicates"] == 1
+    assert (second[0] | {b"connection: close"}, second[1]) == last
+    assert {b"http/1.1 202 accepted", b"content-type: application/json"} < first[0]
+    assert b"content-length: %d" % len(first[1]) in first[0]
+    assert any(line.startswith(b"date: ") for line in first[0])
 
 
 async def test_a_body_without_a_length_over_a_socket() -> None:

@@ -29,6 +29,11 @@ MAX_COMMAND_BYTES = 2**20
 """Size of the body of any request but those that bring events: a thousand ids fit many times."""
 
 
+WHOLE = "eventflow.whole"
+"""The ASGI extension by which our server takes an answer in one piece: its `answer` is a
+function of status, head and body."""
+
+
 class ClientGone(Exception):
     """The sender has hung up: there is nobody to answer."""
 
@@ -94,13 +99,16 @@ class Call:
         """
         more = True
         while more:
-            message = await self.receive()
-            if message["type"] != "http.request":
-                raise ClientGone
-            more = message.get("more_body", False)
-            body = message.get("body", b"")
+            body, more = await self._piece()
             if body:
                 yield body
+
+    async def _piece(self) -> tuple[bytes, bool]:
+        """Return what has come of the body, and whether more of it follows."""
+        message = await self.receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        return message.get("body", b""), message.get("more_body", False)
 
     async def body(self, limit: int, too_large: Callable[[int], Exception]) -> bytes:
         """Return the whole body.
@@ -115,14 +123,19 @@ class Call:
         declared = self.header(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > limit:
             raise too_large(int(declared))
-        parts: list[bytes] = []
-        size = 0
-        async for part in self.chunks():
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise too_large(size)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body, more = await self._piece()
+        size = len(body)
+        if more and size <= limit:
+            parts = [body]
+            async for part in self.chunks():
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    break
+            body = b"".join(parts)
+        if size > limit:
+            raise too_large(size)
+        return body
 
     async def command(self, into: type[T]) -> T:
         """Return the body of a request that asks for an act. None is `{}`.

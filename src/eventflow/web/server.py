@@ -10,16 +10,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from eventflow.errors import ConfigError
 from eventflow.web.asgi import make_app
+from eventflow.web.call import WHOLE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+    from uvicorn._types import ASGI3Application
 
 __all__ = ["Address", "Server", "make_app"]
 
@@ -157,6 +164,25 @@ def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     return one
 
 
+def answer_whole(cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+    """Write an answer in one piece; False if it has to be sent in the ordinary way.
+
+    Args:
+        cycle: uvicorn's state of the request.
+        status: Its number.
+        head: Lines of headers, each with its end. The content's length is among them.
+        body: All of it.
+    """
+    if not cycle.keep_alive or cycle.flow.write_paused or cycle.disconnected:
+        return False
+    lines = [name + b": " + value + b"\r\n" for name, value in cycle.default_headers]
+    cycle.response_started = cycle.response_complete = True
+    cycle.transport.write(b"".join((STATUS_LINE[status], *lines, head, b"\r\n", body)))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
+
+
 def _unusable(host: str, port: int, error: OSError) -> ConfigError:
     what = f"[server] host and port: can't listen on {host}:{port}: {error.strerror or error}"
     if error.errno == errno.EADDRINUSE:
@@ -165,9 +191,17 @@ def _unusable(host: str, port: int, error: OSError) -> ConfigError:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, with a bound on what comes before the body."""
+    """uvicorn's, with a bound on what comes before the body, and short answers in one piece.
+
+    Head and body sent as two ASGI messages are two writes here and two reads at the sender, which
+    took a fifth of the door's time. What may answer in one piece finds `WHOLE` in its scope.
+    """
 
     _header_bytes = 0
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.scope["extensions"] = {WHOLE: {"answer": partial(answer_whole, cycle)}}
+        super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0

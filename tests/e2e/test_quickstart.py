@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import uuid
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +26,16 @@ def run(*options: str, timeout_s: float) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^unaccounted 0$", done.stdout, re.MULTILINE)
     return done.stdout
+
+
+def running(mark: str) -> list[int]:
+    """Return the processes that have this in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile, or another user's
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+    return found
 
 
 def ledger_of(printed: str) -> dict[str, dict[str, int]]:
@@ -62,3 +77,21 @@ def test_a_cluster_goes_on_without_a_node_and_a_server() -> None:
     for name, topic in ledger.items():
         assert (topic["waiting"], topic["unaccounted"]) == (0, 0), name
         assert topic["dead"] == {"common": 1, "api": 2, "db": 0, "email": 1}[name]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_cluster_that_is_told_to_end_leaves_nothing_running() -> None:
+    mark = uuid.uuid4().hex
+    with subprocess.Popen(
+        [sys.executable, "-m", "eventflow.quickstart", "--cluster", "--once"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "STARTED_BY": mark},
+    ) as process:
+        assert process.stdout is not None
+        assert any("is killed" in line for line in process.stdout)  # all of it is running
+        assert len(running(mark)) > 6  # three servers, two or three nodes, PostgreSQL
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert running(mark) == []

@@ -58,6 +58,11 @@ def main() -> int:
 
 
 async def _quickstart(folder: Path, options: argparse.Namespace) -> int:
+    # As Ctrl-C does, SIGTERM ends what was started, servers and nodes too. A node that serves until
+    # it is told has its own way of both.
+    main_task = asyncio.current_task()
+    assert main_task is not None  # noqa: S101  # a coroutine runs in a task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel)
     secret = "whsec_" + b64encode(secrets.token_bytes(24)).decode()
     async with Endpoint(options.seed, secret).serving() as endpoint, MailServer().serving() as mail:
         # The configuration names them as ${...}.
@@ -167,6 +172,9 @@ def _curl(url: str) -> str:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         sys.exit(main())
-    sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)

@@ -92,9 +92,8 @@ async def show(port: int, folder: Path, endpoint: Endpoint, mail: MailServer, *,
         print(f"Three nodes share one set of queues. Sending {len(events)} sample events to all:\n")
         print(f"    curl {running.url}/v1/stats        # the ledger, the same from each node")
         print(f"    curl {running.url}/v1/nodes        # who is there\n", flush=True)
-        trouble = asyncio.create_task(kill_two(running))
-        await send(running, events, trouble)
-        await trouble
+        async with asyncio.TaskGroup() as group:  # nothing is brought back while all of it ends
+            await send(running, events, group.create_task(kill_two(running)))
         told = await until_still(running, stop)
         return await conclude(running, told, len(events), endpoint, mail, stop, once=once)
 

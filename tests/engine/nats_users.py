@@ -12,7 +12,7 @@ import time
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Any
 
-import nkeys  # type: ignore[import-untyped]  # it has no types
+import nkeys
 
 if TYPE_CHECKING:
     from pathlib import Path

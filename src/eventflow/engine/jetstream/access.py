@@ -166,7 +166,7 @@ def _pair(seed: str) -> Any:
 
 def _library() -> Any:
     try:
-        import nkeys  # type: ignore[import-untyped]  # noqa: PLC0415  # needed by few
+        import nkeys  # noqa: PLC0415  # needed by few
     except ModuleNotFoundError as error:
         why = f"creds and nkey need the package {error.name!r}, which is not installed"
         raise ConfigError([f"[engine.nats]: {why}. Install eventflow[nats]"]) from error

@@ -93,6 +93,8 @@ class Book:
     Each with the act it settles, or the id of what was leased."""
     broken: Exception | None = None
     """The first promise that did not hold."""
+    ends: int = 0
+    """Calls that were answered, or of which nothing happened."""
     _calls: int = 0
     _by_topic: defaultdict[str, dict[str, Known]] = field(
         default_factory=partial(defaultdict, dict)
@@ -116,6 +118,7 @@ class Book:
         if self.frozen:
             return
         self.open.pop(number, None)
+        self.ends += 1
         tried = -1
         while self.early and tried != len(self.early):
             tried = len(self.early)

@@ -18,6 +18,7 @@
       Unauthorized        the node does not know the token, or does not allow this with it
       UnexpectedAnswer    what answers is no EventFlow node
       StorageUnavailable  secondary storage can't keep or give anything now
+        StorageUnanswered it may have done what it was asked: its answer was lost
       UnknownName         no such topic, delivery or event
       WrongState          the delivery is not in a place that allows this
       ChangedMeanwhile    another node was told something else of the topic: nothing was changed
@@ -244,6 +245,10 @@ class StorageUnavailable(EventFlowError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"secondary storage is unavailable: {reason}")
         self.reason = reason
+
+
+class StorageUnanswered(StorageUnavailable):
+    """Secondary storage may have done what it was asked to, or not: its answer was lost."""
 
 
 class UnknownName(EventFlowError):

@@ -14,6 +14,7 @@ from tests.engine.test_jetstream import OnOneServer
 
 from eventflow.delivery import DELIVERED
 from eventflow.engine.protocol import Route, Settle, Target, Way
+from eventflow.errors import StorageUnanswered
 from eventflow.testing.engine_bench import (
     COMMON_QUEUE,
     LEASE_S,
@@ -205,6 +206,28 @@ class TestTwice(OnOneServer, EngineBench):
         assert (counts.created, counts.delivered, counts.queued, counts.running) == (2, 2, 0, 0)
         await one.close()
         await other.close()
+
+    async def test_what_storage_took_without_an_answer_goes_nowhere_else(self) -> None:
+        one = await self.start(self.PLAN)
+        await one.accept([event("1")], [Way(("a",), [0], 2)])
+        keep = one.storage.keep
+
+        async def lose_the_answer(*args: Any) -> list[str | None]:
+            await keep(*args)
+            raise StorageUnanswered("the line ended")
+
+        self.monkeypatch.setattr(one.storage, "keep", lose_the_answer)
+        tries = (dead_place(), self.lane_place(0.0))
+        (answer,) = await one.settle([Settle(await lease_one(one, topic("a")), tries, None)])
+        assert answer.lost
+        assert await walk(one, lane("a")) == []
+        self.monkeypatch.undo()
+        await self.let_pass(LEASE_S + 1)
+
+        await settle(one, await lease_one(one, topic("a")), dead_place())
+        counts = await self.counted(one)
+        assert (counts.created, counts.dead, counts.discarded) == (1, 1, 0)
+        await one.close()
 
     async def at_hop(self, engine: JetStreamEngine, hop: int) -> Lease:
         (found,) = await engine.lease(topic("a"), limit=10, wait_s=0)

@@ -11,8 +11,9 @@ import pytest
 from tests.postgres_server import PASSWORD, Database, Server, running
 
 from eventflow.config.secret import Secret
-from eventflow.errors import ConfigError, StorageUnavailable
+from eventflow.errors import ConfigError, StorageUnanswered, StorageUnavailable
 from eventflow.storage.postgres import PostgresStorage, open_postgres
+from eventflow.storage.postgres.link import _cut, connect
 from eventflow.storage.protocol import Filter
 from eventflow.testing import ManualClock
 from eventflow.testing.storage_contract import StorageContract, a_kept, hops, keep, refs
@@ -258,6 +259,23 @@ class TestOutages:
                 await until_kept(storage, "r2", "r3")
                 assert await hops(storage, "r1.email", "r2.email", "r3.email") == [3, 3, 3]
                 assert len(await storage.trail("r2")) == 1
+
+    async def test_a_line_that_ends_at_the_commit_tells_nothing(self, database: Database) -> None:
+        link = await connect(Secret(database.url))
+
+        async def ended(*, before: bool) -> None:
+            async with link.transaction() as connection:
+                if before:
+                    _cut(connection)
+                await connection.execute("SELECT 1")
+                _cut(connection)
+
+        with pytest.raises(StorageUnanswered):
+            await ended(before=False)
+        with pytest.raises(StorageUnavailable) as found:
+            await ended(before=True)
+        assert not isinstance(found.value, StorageUnanswered)
+        await link.close()
 
 
 async def until_kept(storage: PostgresStorage, *names: str, limit_s: float = 15.0) -> None:

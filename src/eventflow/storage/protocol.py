@@ -112,7 +112,7 @@ class Actor(msgspec.Struct, frozen=True, gc=False):
 
 class Storage(Protocol):
     """Reading what is kept, and the acts of operators on it. Every method may raise
-    `StorageUnavailable`; then nothing was changed.
+    `StorageUnavailable`; then nothing was changed, unless it is `StorageUnanswered`.
     """  # noqa: D205  # one thought
 
     async def due(self, topic: str, *, now: float, limit: int) -> Sequence[Kept]:

@@ -32,7 +32,7 @@ from eventflow.engine.jetstream.stored import DUE, encode
 from eventflow.engine.jetstream.wire import Full, Item, Refused, Stored
 from eventflow.engine.moves import audit_row, moved
 from eventflow.engine.protocol import Kind, Note, Queue, Route, Settle, Settled
-from eventflow.errors import EngineUnavailable, StorageUnavailable
+from eventflow.errors import EngineUnavailable, StorageUnanswered, StorageUnavailable
 from eventflow.storage.rows import kept_of
 
 if TYPE_CHECKING:
@@ -217,6 +217,11 @@ class Settlement:
         try:
             await self._look_before(legs)
             refusals = await self._desk.storage.keep(coming, rows)
+        except StorageUnanswered:  # it may be there: in the next place there would be two of it
+            for leg in legs:
+                leg.tries.pop(0)
+                leg.unknown = True
+            return
         except StorageUnavailable as error:
             refusals = [str(error)] * len(legs)
         for leg, refusal in zip(legs, refusals, strict=True):

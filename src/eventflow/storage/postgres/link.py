@@ -27,7 +27,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from eventflow.errors import ConfigError, StorageUnavailable
+from eventflow.errors import ConfigError, StorageUnanswered, StorageUnavailable
 from eventflow.storage.postgres.schema import migrate
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ ANSWER_S: Final = 2.5
 STATEMENT_MS: Final = 2_200
 """All together: a little more than the 5 s after which a settlement takes storage to be down."""
 CONNECTIONS: Final = 4
+
+_SHUT_DOWN = "57P"
+"""How the codes of an operator's intervention begin."""
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -73,8 +76,10 @@ class Link:
         """Commit what is done within, or none of it.
 
         Raises:
-            StorageUnavailable: nothing was done; or it was lost on the way whether it was.
+            StorageUnanswered: the line ended while it was committed.
+            StorageUnavailable: nothing was done.
         """
+        commits = False
         try:
             async with (
                 self._connection() as connection,
@@ -82,8 +87,13 @@ class Link:
                 connection.transaction(),
             ):
                 yield connection
+                commits = True
         except psycopg.Error as error:
-            raise self._unavailable(error) from None
+            unavailable = self._unavailable(error)
+            # A server that says why has not committed, unless it is being shut down.
+            if commits and (error.sqlstate or _SHUT_DOWN).startswith(_SHUT_DOWN):
+                raise StorageUnanswered(unavailable.reason) from None
+            raise unavailable from None
 
     async def close(self) -> None:
         """Close all connections; those in use are closed by whoever uses them."""

@@ -60,7 +60,7 @@ def test_ten_runs_lose_nothing(
         folder.mkdir()
         print(f"run {number}, seed {seed + number}", flush=True)  # noqa: T201  # to repeat it
         runs.append(asyncio.run(faults(Setup(), folder, seed + number, RUN_S)))
-    proof("faults", runs=runs)
+        proof("faults", runs=runs)  # each time: a run that can't be made must not cost the others
 
     for found in runs:
         hold_against_the_bars(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from tests.simulation.shop import order, shop
 
 from eventflow.delivery import Row
+from eventflow.flow import failures
 from eventflow.testing.simulation import Burst, Doing, Report, Wave, Weather, simulate
 
 if TYPE_CHECKING:
@@ -96,6 +98,16 @@ def test_the_same_seed_takes_the_same_steps_in_another_process(day: str, seed: i
         for hash_seed in ("1", "2", "4", "5")
     }
     assert len(told) == 1
+
+
+@pytest.mark.slow
+def test_the_same_seed_takes_the_same_steps_in_another_checkout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = a_day(15)  # of the first 24 the one that a frame more made another day
+    told = f"{random.Random(1).randbytes(2_000).hex()}\nConnectionError: the destination is down"
+    monkeypatch.setattr(failures, "_traceback", lambda _: told)
+    assert a_day(15) == here
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from eventflow.delivery import COMMON, Delivery
-from eventflow.engine.protocol import Finish, Kind, Lease
+from eventflow.engine.protocol import Finish, Kind, Lease, Settle
 from eventflow.engine.runs import Leases, Receipts
 from eventflow.errors import EventFlowError
 from eventflow.policy.values import TopicPolicy
@@ -320,9 +320,17 @@ def held_by(part: Lease | Run | WatchedRun) -> list[Held]:
 
 
 def unwatched(act: Act) -> Act:
-    """Return the act as the engine knows it."""
+    """Return the act as the engine is to have it.
+
+    Of a traceback it keeps the last line. The others have paths and line numbers; so many bytes
+    more or less in the journal, and a crash leaves other writes of it: in another checkout a seed
+    would make another day.
+    """
     if isinstance(act, Finish) and isinstance(act.run, WatchedRun):
         return msgspec.structs.replace(act, run=act.run.run)
+    if isinstance(act, Settle) and act.note is not None and act.note.traceback is not None:
+        last = act.note.traceback.rstrip().rpartition("\n")[2]
+        return msgspec.structs.replace(act, note=msgspec.structs.replace(act.note, traceback=last))
     return act
 
 

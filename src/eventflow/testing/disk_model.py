@@ -11,7 +11,7 @@ and says what is modelled and what is not.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -30,11 +30,11 @@ TORN = 0.3
 """How likely a write that survives does so only in part."""
 
 
-class Change(NamedTuple):
-    """A write of `data` at `offset`, or, without data, a truncation to `offset` bytes."""
+Change: TypeAlias = tuple[int, bytes | None]
+"""A write of bytes at an offset, or, without any, a truncation to so many."""
 
-    offset: int
-    data: bytes | None
+_SYNCED_MAX = 4_096
+"""Synced changes of a file that wait to be joined to what is durable."""
 
 
 @dataclass(eq=False, slots=True)
@@ -42,23 +42,43 @@ class File:
     """A file's content, as reads see it and as a crash is sure to leave it."""
 
     written: bytearray = field(default_factory=bytearray)
-    durable: bytearray = field(default_factory=bytearray)
+    _durable: bytearray = field(default_factory=bytearray)
     log: list[Change] = field(default_factory=list)
     """What separates `durable` from `written`, oldest first."""
+    _synced: list[Change] = field(default_factory=list)
+    """What separates `_durable` from `durable`: joined to it when somebody looks, as few do."""
     doubtful: int = 0
     """Of how many in the log a sync has failed, the oldest: no later one makes them durable."""
     locks: dict[object, int] = field(default_factory=dict)
     """Who holds which lock level; for whoever opens it to keep. A crash frees all."""
 
+    @classmethod
+    def holding(cls, data: bytes) -> File:
+        """Return a file with this content, all of it durable."""
+        return cls(bytearray(data), bytearray(data))
+
+    @property
+    def durable(self) -> bytearray:
+        """The content that a crash is sure to leave."""
+        for offset, data in self._synced:
+            _apply(self._durable, offset, data)
+        self._synced.clear()
+        return self._durable
+
     def change(self, offset: int, data: bytes | None) -> None:
         """Write `data` at `offset`, or truncate to `offset` bytes if it is None."""
-        _apply(self.written, offset, data)
-        self.log.append(Change(offset, data))
+        written = self.written
+        if data is not None and offset <= len(written):  # as `_apply`, and nearly always
+            written[offset : offset + len(data)] = data
+        else:
+            _apply(written, offset, data)
+        self.log.append((offset, data))
 
     def sync(self) -> None:
         """Make all changes durable, but for those of a sync that failed: they are lost."""
-        for offset, data in self.log[self.doubtful :]:
-            _apply(self.durable, offset, data)
+        self._synced += self.log[self.doubtful :] if self.doubtful else self.log
+        if len(self._synced) > _SYNCED_MAX:
+            _ = self.durable
         self.log.clear()
         self.doubtful = 0
 
@@ -91,10 +111,7 @@ class Directory:
     """
 
     def __init__(self, image: Mapping[str, bytes]) -> None:
-        self.files = {
-            name: File(written=bytearray(data), durable=bytearray(data))
-            for name, data in image.items()
-        }
+        self.files = {name: File.holding(data) for name, data in image.items()}
         self._durable = dict(self.files)
         self._log: list[Entry] = []
 
@@ -157,12 +174,13 @@ def _survivors(change: Change, chance: Random) -> Iterator[Change]:
     """Yield what a crash leaves of a change that no sync covered: all, some sectors, nothing."""
     if chance.random() >= KEPT:
         return
-    if change.data is None or chance.random() >= TORN:
+    offset, data = change
+    if data is None or chance.random() >= TORN:
         yield change
         return
-    for start, data in sectors(change.offset, change.data):
+    for start, part in sectors(offset, data):
         if chance.random() < KEPT:
-            yield Change(start, data)
+            yield start, part
 
 
 def sectors(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -548,10 +548,10 @@ class EmbeddedEngine:
         if queue is None:
             return Depth()
         lane = self.state.lanes[topic]
-        return Depth(
-            queue.queued,
-            queue.leased,
-            lane.queued + lane.leased,
+        return Depth(  # as their `queued` and `leased`: asked with every decision
+            sum(queue.counts),
+            len(queue.running) + queue.in_runs,
+            len(lane.heap) + len(lane.running),
             queue.capacity,
             lane.capacity,
         )

@@ -12,7 +12,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from eventflow.delivery import COMMON, Delivered, Delivery, Place, Released, Row
 from eventflow.engine.protocol import Finish, Kind, Placed, Queue, Route, Settle
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from eventflow.storage.protocol import Storage
 
 NOWHERE = ("nowhere", -1)
+_QUEUED = "queued"
+# Of the most frequent rows: an enum's `value` is a call each time.
+_COMMON_FULL, _ROUTED, _DELIVERED = (
+    row.value for row in (Row.COMMON_FULL, Row.ROUTED, Row.DELIVERED)
+)
 Spot = tuple[str, int]
 """State ("queued", "retrying", "parked", "dead", or "nowhere") and hop."""
 
@@ -39,6 +46,7 @@ class Broken(AssertionError):  # what is broken is a promise
 class Known:
     """What the book has of one delivery."""
 
+    id: str
     delivery: Delivery
     state: str
     hop: int
@@ -51,15 +59,16 @@ class Known:
         return self.state, self.hop
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True):
     """A leased delivery."""
 
+    id: str
     delivery: Delivery
     token: Any
     """What its lease is known by, or the run it is leased with."""
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True):
     """What a full walk found."""
 
     delivery: Delivery
@@ -96,13 +105,12 @@ class Book:
     ends: int = 0
     """Calls that were answered, or of which nothing happened."""
     _calls: int = 0
-    _by_topic: defaultdict[str, dict[str, Known]] = field(
-        default_factory=partial(defaultdict, dict)
-    )
+    _queued: defaultdict[str, dict[str, Known]] = field(default_factory=partial(defaultdict, dict))
+    """By topic, what is in its queue: looked at before each lease."""
 
-    def of(self, topic: str) -> Iterable[Known]:
-        """Return what is known of a topic's deliveries."""
-        return self._by_topic[topic].values()
+    def queued(self, topic: str) -> Iterable[Known]:
+        """Return what is known of the deliveries in a topic's queue, leased ones among them."""
+        return self._queued[topic].values()
 
     # calls --------------------------------------------------------------------
 
@@ -131,7 +139,7 @@ class Book:
         """Return the ids of deliveries whose latest answers can't be entered yet."""
         found: set[str] = set()
         for _, what in self.early:
-            found |= {what} if isinstance(what, str) else {one.id for one in deliveries_of(what)}
+            found.update((what,) if isinstance(what, str) else ids_of(what))
         return found
 
     @property
@@ -164,7 +172,7 @@ class Book:
             self.refs.setdefault(event.id, set()).add(receipt.ref)
             state = "parked" if receipt.parked else "queued"
             self._enter(Delivery(event, receipt.ref, COMMON, 0.0), state)
-            self.rows[Row.COMMON_FULL.value] += receipt.parked
+            self.rows[_COMMON_FULL] += receipt.parked
         for way in receipts.ways:
             for index in way.indexes:
                 ref = receipts[index].ref
@@ -175,21 +183,34 @@ class Book:
         event, ref = one.delivery.event, one.delivery.ref
         for topic in topics:
             self._enter(Delivery(event, ref, topic, 0.0), "queued")
-            self.rows[Row.ROUTED.value] += 1
+            self.rows[_ROUTED] += 1
         self._forget(one)
 
     def _enter(self, delivery: Delivery, state: str) -> None:
-        if delivery.id in self.known:
-            raise Broken(f"{delivery.id} was created twice")
-        self._know(Known(delivery, state, delivery.hop))
+        id = delivery.id
+        if id in self.known:
+            raise Broken(f"{id} was created twice")
+        self._know(Known(id, delivery, state, delivery.hop))
         self.created[delivery.topic] += 1
 
     def _know(self, one: Known) -> None:
-        self.known[one.delivery.id] = self._by_topic[one.delivery.topic][one.delivery.id] = one
+        self.known[one.id] = one
+        if one.state == _QUEUED:
+            self._queued[one.delivery.topic][one.id] = one
+
+    def _move(self, one: Known, state: str) -> None:
+        """Enter that it is in another place, a hop further."""
+        if one.state == _QUEUED:
+            del self._queued[one.delivery.topic][one.id]
+        one.state, one.hop = state, one.hop + 1
+        if state == _QUEUED:
+            self._queued[one.delivery.topic][one.id] = one
 
     def _forget(self, one: Known) -> None:
         """Note that it has ended."""
-        del self.known[one.delivery.id], self._by_topic[one.delivery.topic][one.delivery.id]
+        del self.known[one.id]
+        if one.state == _QUEUED:
+            del self._queued[one.delivery.topic][one.id]
         self.ended[one.delivery.topic] += 1
 
     def leased(self, queue: Queue, held: Sequence[Held]) -> None:
@@ -197,20 +218,18 @@ class Book:
         state = "retrying" if queue.kind is Kind.LANE else "queued"
         behind = self._behind()
         for one in held:
-            if one.delivery.id not in behind and self._leased(state, one):
+            if one.id not in behind and self._leased(state, one):
                 continue
             if not self.open:
-                known = self.known.get(one.delivery.id)
+                known = self.known.get(one.id)
                 where = NOWHERE if known is None else known.spot
                 hop = one.delivery.hop
-                raise Broken(
-                    f"{one.delivery.id} was leased at hop {hop} from {state}: it is {where}"
-                )
-            self.early.append((partial(self._leased, state, one), one.delivery.id))
+                raise Broken(f"{one.id} was leased at hop {hop} from {state}: it is {where}")
+            self.early.append((partial(self._leased, state, one), one.id))
 
     def _leased(self, state: str, held: Held) -> bool:
-        one = self.known.get(held.delivery.id)
-        if one is None or one.spot != (state, held.delivery.hop):
+        one = self.known.get(held.id)
+        if one is None or one.state != state or one.hop != held.delivery.hop:
             return False
         if one.token is not None and any(what == "settle" for what, _ in self.open.values()):
             return False  # it may have been given back, and that is not answered yet
@@ -244,12 +263,12 @@ class Book:
     def _finished(self, act: Finish, answer: Settled) -> bool:
         if not isinstance(answer.taken, Delivered):
             raise Broken(f"{_name(act)} ended well, and went to {answer.taken}")
-        ids = [delivery.id for delivery in deliveries_of(act)]
+        ids = ids_of(act)
         ended = [self.known[id] for id in ids if id in self.known]
         if len(ended) < len(ids) or any(one.token is not act.run for one in ended):
             return False
         for one in ended:
-            self.rows[Row.DELIVERED.value] += 1
+            self.rows[_DELIVERED] += 1
             self._moved(one, answer.taken)
         return True
 
@@ -260,7 +279,7 @@ class Book:
         if isinstance(place, Delivered):
             self._forget(one)
             return
-        one.state, one.hop = state_of(place), one.hop + 1
+        self._move(one, state_of(place))
 
     def _routed(self, one: Known, act: Route, answer: Settled) -> None:
         some = False
@@ -286,15 +305,14 @@ class Book:
                 where = NOWHERE if one is None else one.spot
                 raise Broken(f"{item.delivery.id} was placed from hop {item.delivery.hop}: {where}")
             self.rows[item.place.row.value] += 1
-            one.state, one.hop = state_of(item.place), one.hop + 1
+            self._move(one, state_of(item.place))
 
     def replayed(self, answers: Mapping[str, str]) -> None:
         """Enter what a person made due."""
         for id, word in answers.items():
             if word == "replayed":
                 self.rows[Row.REPLAYED.value] += 1
-                one = self.known[id]
-                one.state, one.hop = "parked", one.hop + 1
+                self._move(self.known[id], "parked")
 
     def discard(self, answers: Mapping[str, str]) -> None:
         """Enter what a person forgot."""
@@ -339,15 +357,16 @@ class Book:
                 raise Broken(f"{id} is {spot} after a death; it can only be in {sorted(lawful)}")
             if one is not None and there is not None:
                 self._check_crashes(one.delivery, there.delivery)
-        self.known, self._by_topic = {}, defaultdict(dict)
-        for delivery, state in seen.values():
-            self._know(Known(delivery, state, delivery.hop))
+        self.known.clear()
+        self._queued.clear()
+        for id, it in seen.items():
+            self._know(Known(id, it.delivery, it.state, it.delivery.hop))
         # A new process may have forgotten the ids of events that have left common (G2).
         remembered: dict[str, float] = {}
-        for delivery, state in seen.values():
-            id = delivery.event.id
+        for it in seen.values():
+            delivery, id = it.delivery, it.delivery.event.id
             self.refs.setdefault(id, set()).add(delivery.ref)
-            if delivery.topic == COMMON and state in {"queued", "parked"}:
+            if delivery.topic == COMMON and it.state in {"queued", "parked"}:
                 remembered[id] = self.accepted_at_s.get(id, now_s)
         self.accepted_at_s = remembered
         self.open.clear()
@@ -453,8 +472,15 @@ def deliveries_of(act: Act) -> list[Delivery]:
     return [act.lease.delivery]
 
 
+def ids_of(act: Act) -> Sequence[str]:
+    """Return the ids of the deliveries that an act is about."""
+    if isinstance(act, Finish):
+        return [act.run.delivery(index).id for span in act.spans for index in range(*span)]
+    return [act.lease.delivery.id]
+
+
 def _name(act: Act) -> str:
-    return " ".join(delivery.id for delivery in deliveries_of(act))
+    return " ".join(ids_of(act))
 
 
 def _holds(held: Any, token: Any) -> bool:
@@ -470,9 +496,10 @@ def state_of(place: Place) -> str:
 def _once(found: Iterable[Found]) -> dict[str, Found]:
     seen: dict[str, Found] = {}
     for one in found:
-        if one.delivery.id in seen:
-            raise Broken(f"{one.delivery.id} is in two places")
-        seen[one.delivery.id] = one
+        id = one.delivery.id
+        if id in seen:
+            raise Broken(f"{id} is in two places")
+        seen[id] = one
     return seen
 
 

@@ -363,7 +363,9 @@ class Life:
             self._begin_runs(deliveries)
             ends = [False] * len(events)
             try:
-                await self._meet_weather(topic)
+                trouble = await self._meet_weather(topic)
+                if trouble is not None:
+                    raise trouble
                 if any(event.id in day.poisons for event in events):
                     self._dies_now = True
                     await asyncio.sleep(1.0)  # it doesn't live so long
@@ -381,20 +383,22 @@ class Life:
     def _begin_runs(self, deliveries: Sequence[Delivery]) -> None:
         day = self._day
         for delivery in deliveries if not day.book.frozen else ():
-            day.trace.step("handler", delivery.id, delivery.attempt)
-            if delivery.id in day.runs.running:
-                day.book.broken = Broken(f"{delivery.id} is run twice at the same time")
+            id = delivery.id
+            day.trace.step("handler", id, delivery.attempt)
+            if id in day.runs.running:
+                day.book.broken = Broken(f"{id} is run twice at the same time")
             expires_at = delivery.expires_at
             if expires_at is not None and expires_at + _LATE_S < self._clock.now_s():
-                day.book.broken = Broken(f"{delivery.id} is run, and expired at {expires_at}")
-            day.runs.start(delivery.id)
+                day.book.broken = Broken(f"{id} is run, and expired at {expires_at}")
+            day.runs.start(id)
             self._check(delivery.topic)
 
     def _end_runs(self, deliveries: Sequence[Delivery], ends: Sequence[bool]) -> None:
         day = self._day
         for delivery, well in zip(deliveries, ends, strict=True) if not day.book.frozen else ():
-            day.trace.step("handled", delivery.id, well)
-            day.runs.end(delivery.id, well=well)
+            id = delivery.id
+            day.trace.step("handled", id, well)
+            day.runs.end(id, well=well)
             self._check(delivery.topic)
 
     def _check(self, topic: str) -> None:
@@ -404,18 +408,20 @@ class Life:
         except Broken as error:
             self._day.book.broken = self._day.book.broken or error
 
-    async def _meet_weather(self, topic: str) -> None:
+    async def _meet_weather(self, topic: str) -> Exception | None:
+        """Take the time that a destination takes; return its trouble, if it is in any."""
         chance = self._day.chance
         match self._day.weather.manner(topic, self._at()):
             case "down":
-                raise ConnectionError("the destination is down")
+                return ConnectionError("the destination is down")
             case "flaky" if chance.random() < 0.6:
-                raise ConnectionError("the destination is flaky")
+                return ConnectionError("the destination is flaky")
             case "slow":
                 await asyncio.sleep(chance.uniform(1.0, 15.0))
             case _:
                 if chance.random() < 0.3:
                     await asyncio.sleep(chance.choice((0.01, 0.1, 0.4)))
+        return None
 
     # looking at the whole ---------------------------------------------------------
 

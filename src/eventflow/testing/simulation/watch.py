@@ -17,7 +17,7 @@ from eventflow.engine.protocol import Finish, Kind, Lease, Settle
 from eventflow.engine.runs import Leases, Receipts
 from eventflow.errors import EventFlowError
 from eventflow.policy.values import TopicPolicy
-from eventflow.testing.simulation.book import Broken, Held, deliveries_of
+from eventflow.testing.simulation.book import Broken, Held, deliveries_of, ids_of
 from eventflow.testing.simulation.laws import broken_by
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 C = TypeVar("C", bound="Callable[..., Coroutine[Any, Any, Any]]")
 
+_encode = msgspec.json.Encoder().encode
 SLACK_S = 60.0
 """How long a decision may be older than its settlement: a full disk lets it wait."""
 
@@ -75,7 +76,7 @@ class Trace:
     def step(self, kind: str, *what: object) -> None:
         """Count one call, or a handler's start or end."""
         self.steps += 1
-        self.digest = zlib.crc32(msgspec.json.encode((kind, what)), self.digest)
+        self.digest = zlib.crc32(_encode((kind, what)), self.digest)
 
 
 class Watched:
@@ -161,19 +162,27 @@ class Watched:
                 if fault is not None:
                     raise Broken(f"{before.id}: {fault}")
 
-    @_telling
     async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Leases:
-        before = self._waiting(queue)
-        leases = await self._engine.lease(queue, limit=limit, wait_s=wait_s)
-        if self._book.frozen:
-            return leases
-        if not leases.parts:
-            self._trace.step("lease", queue)
-            self.check(queue.topic)
-            return leases
+        try:  # as `_telling`: of these calls there are as many as of all others
+            before = self._waiting(queue)
+            leases = await self._engine.lease(queue, limit=limit, wait_s=wait_s)
+            if self._book.frozen:
+                return leases
+            if not leases.parts:
+                self._trace.step("lease", queue)
+                self.check(queue.topic)
+                return leases
+            return self._leased(queue, leases, limit, before)
+        except EventFlowError:
+            raise
+        except Exception as error:
+            self._book.broken = self._book.broken or error
+            raise
+
+    def _leased(self, queue: Queue, leases: Leases, limit: int, before: Sequence[int]) -> Leases:
         parts = [one if isinstance(one, Lease) else WatchedRun(one) for one in leases.parts]
         held = [one for part in parts for one in held_by(part)]
-        self._trace.step("lease", queue, [one.delivery.id for one in held])
+        self._trace.step("lease", queue, [one.id for one in held])
         self._check_leases(queue, held, limit)
         self._book.leased(queue, held)
         if queue.kind is Kind.TOPIC:
@@ -189,7 +198,7 @@ class Watched:
             for one in held:
                 due_at = one.delivery.due_at
                 if due_at is None or due_at > now:
-                    raise Broken(f"{one.delivery.id} was leased at {now}, due at {due_at}")
+                    raise Broken(f"{one.id} was leased at {now}, due at {due_at}")
 
     def _check_weights(self, queue: Queue, held: Sequence[Held], before: Sequence[int]) -> None:
         starts = [one.delivery.event.rank for one in held]
@@ -204,8 +213,8 @@ class Watched:
     def _waiting(self, queue: Queue) -> list[int]:
         """Return how many of each rank wait in a topic's queue."""
         waiting = [0, 0, 0, 0]
-        for one in self._book.of(queue.topic) if queue.kind is Kind.TOPIC else ():
-            if one.token is None and one.state == "queued":
+        for one in self._book.queued(queue.topic) if queue.kind is Kind.TOPIC else ():
+            if one.token is None:
                 waiting[one.delivery.event.rank] += 1
         return waiting
 
@@ -222,10 +231,7 @@ class Watched:
         inner = [unwatched(act) for act in acts]
         number, answers = await self._watched("settle", acts, lambda: self._engine.settle(inner))
         if not self._book.frozen:
-            what = [
-                ([one.id for one in deliveries_of(a)], b.taken or b.routed)
-                for a, b in zip(acts, answers, strict=True)
-            ]
+            what = [(ids_of(a), b.taken or b.routed) for a, b in zip(acts, answers, strict=True)]
             self._trace.step("settle", what)
             self._check_laws(acts, answers)
             self._book.settled(acts, answers)
@@ -299,12 +305,17 @@ class WatchedRun:
         self.run = run
         self.taken: list[Any] = []
         """The tokens of the leases."""
+        # As they were handed out: what is asked of each several times.
+        self._deliveries = [run.delivery(index) for index in range(len(run))]
+
+    def delivery(self, index: int) -> Delivery:
+        return self._deliveries[index]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.run, name)
 
     def __len__(self) -> int:
-        return len(self.run)
+        return len(self._deliveries)
 
     def lease(self, index: int) -> Lease:
         lease = self.run.lease(index)
@@ -315,8 +326,9 @@ class WatchedRun:
 def held_by(part: Lease | Run | WatchedRun) -> list[Held]:
     """Return the deliveries that a lease or a run is the right to settle."""
     if isinstance(part, Lease):
-        return [Held(part.delivery, part.token)]
-    return [Held(part.delivery(index), part) for index in range(len(part))]
+        return [Held(part.delivery.id, part.delivery, part.token)]
+    deliveries = [part.delivery(index) for index in range(len(part))]
+    return [Held(delivery.id, delivery, part) for delivery in deliveries]
 
 
 def unwatched(act: Act) -> Act:

@@ -119,6 +119,8 @@ class _Reading:
         self.repeated: Counter[str] = Counter()
         self.samples = 0
         self.too_full: list[str] = []
+        self.depths: dict[str, Fact] = {}
+        """By queue: the latest."""
         self.busy_at = self.still_at = 0.0
 
     def take(self, fact: Fact) -> None:
@@ -157,8 +159,16 @@ class _Reading:
 
     def _depth(self, fact: Fact) -> None:
         self.samples += 1
+        before = self.depths.get(fact.topic, fact)
+        self.depths[fact.topic] = fact
         if fact.held > fact.capacity:
-            self.too_full.append(f"{fact.topic} {fact.held} of {fact.capacity}")
+            came = fact.given - before.given
+            gone = came - (fact.held - before.held)
+            self.too_full.append(
+                f"{fact.topic} {fact.held} of {fact.capacity}, says {fact.node}; "
+                f"{fact.at - before.at:.1f} s before: {before.held}, says {before.node}; "
+                f"since then {came} came, {gone} went"
+            )
 
     def verdict(self) -> Verdict:
         """Return what it shows."""

@@ -62,6 +62,8 @@ class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
     """Deliveries in a queue."""
     capacity: int = 0
     """How many may be."""
+    given: int = 0
+    """How many that queue was ever given."""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -31,8 +31,11 @@ class Depth(NamedTuple):
     stream: str
     held: int
     capacity: int
+    given: int
+    """How many messages it was ever given."""
     leads: bool
     """Whether that server is the one who decides."""
+    server: str
 
 
 class NatsServer:
@@ -127,7 +130,9 @@ class NatsServer:
                 stream["name"],
                 stream["state"]["messages"],
                 stream["config"]["max_msgs"],
+                stream["state"]["last_seq"],
                 stream.get("cluster", {}).get("leader", self.spot.name) == self.spot.name,
+                self.spot.name,
             )
             for account in (told or {}).get("account_details", ())
             for stream in account.get("stream_detail", ())

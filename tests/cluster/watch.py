@@ -36,8 +36,9 @@ class Look:
 
     @property
     def balance(self) -> tuple[int, int]:
-        """`unaccounted` and `moving`."""
-        return self.stats["unaccounted"], self.stats["moving"]
+        """`unaccounted` and `moving`: of the topic that is furthest from 0, since sums hide it."""
+        topics = self.stats["topics"].values()
+        return max((one["unaccounted"] for one in topics), key=abs), self.stats["moving"]
 
 
 class Watch:
@@ -71,7 +72,12 @@ class Watch:
                 # of 40, while both others said 40). What is let in is the leader's to say.
                 if depth.leads:
                     self._history.note(
-                        "depth", topic=depth.stream, held=depth.held, capacity=depth.capacity
+                        "depth",
+                        topic=depth.stream,
+                        held=depth.held,
+                        capacity=depth.capacity,
+                        given=depth.given,
+                        node=depth.server,
                     )
             self.held = sum(held.values()) if held else -1
             await asyncio.sleep(EVERY_S)

@@ -10,14 +10,10 @@ import pytest
 
 from eventflow.engine.jetstream import ledger as ledger_module
 from eventflow.engine.jetstream import names
-from eventflow.engine.jetstream.ledger import (
-    FRESH_S,
-    RECORDED_MAX,
-    REMEMBERED_S,
-    UNSURE_S,
-    Ledger,
-    Moves,
-)
+from eventflow.engine.jetstream.counting import End
+from eventflow.engine.jetstream.ends import RECORDED_MAX, REMEMBERED_S, UNSURE_S
+from eventflow.engine.jetstream.ledger import FRESH_S, Ledger, Moves
+from eventflow.engine.jetstream.marks import Marks
 from eventflow.engine.jetstream.wire import EXPECTED_OTHERWISE, Message, Refused, Stored
 from eventflow.errors import EngineUnavailable
 
@@ -100,10 +96,17 @@ def fence(of: str) -> bytes:
 async def end(one: Ledger, *leases: str, confirmed: bool = True, now: float = NOW) -> None:
     """Count the ends of leases as a settlement does."""
     keys = [fence(lease) for lease in leases]
-    one.remember(keys, now)
-    await one.commit([("mail", "delivered", len(keys))])
+    one.end(dict.fromkeys(keys, End("mail", "delivered")), now)
+    await one.commit()
     if confirmed:
         one.sure(keys, now)
+
+
+def end_many(one: Ledger, count: int) -> None:
+    """Count so many ends, `r0:0` and on, that are confirmed, without a record."""
+    keys = [fence(f"r{n}:0") for n in range(count)]
+    one.end(dict.fromkeys(keys, End("mail", "delivered")), NOW)
+    one.sure(keys, NOW)
 
 
 async def test_others_find_an_end_that_is_counted(servers: Servers) -> None:
@@ -121,10 +124,8 @@ async def test_also_after_thousands_of_others_where_no_server_confirmed_it(
     """Its lease runs out only then, and any node may be given it."""
     one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
     await end(one, "u:0", confirmed=False)
-    for n in range(RECORDED_MAX + 10):
-        one.remember([fence(f"r{n}:0")], NOW)
-        one.sure([fence(f"r{n}:0")], NOW)
-    await one.commit(())
+    end_many(one, RECORDED_MAX + 10)
+    await one.commit()
     await other.refresh()
 
     assert other.has(fence("u:0"))
@@ -145,13 +146,11 @@ async def test_in_its_next_life_what_is_confirmed_takes_no_room_from_what_comes(
 ) -> None:
     """Else others would find nothing of what it ends from then on."""
     one = await ledger(servers, "n1")
-    for n in range(RECORDED_MAX):
-        one.remember([fence(f"r{n}:0")], NOW)
-        one.sure([fence(f"r{n}:0")], NOW)
-    await one.commit(())
+    end_many(one, RECORDED_MAX)
+    await one.commit()
     again, other = await ledger(servers, "n1", NOW + 1), await ledger(servers, "n2")
     await end(again, "late:0", now=NOW + 1)
-    await again.commit(())
+    await again.commit()
     await other.refresh()
 
     assert other.has(fence("late:0"))
@@ -175,13 +174,13 @@ async def test_others_know_what_moves_here(servers: Servers) -> None:
     one.begin(3)
     one.over(1)
     assert one.is_dated
-    await one.commit(())
+    await one.commit()
     await other.refresh()
 
     assert one.is_dated  # until nothing moves: a node that says nothing moves nothing
     assert other.moves(LEASE_S) == one.moves(LEASE_S) == Moves(2, 3)
     one.over(2)
-    await one.commit(())
+    await one.commit()
     await other.refresh()
     assert not one.is_dated
     assert other.moves(LEASE_S) == Moves(0, 3)
@@ -193,7 +192,7 @@ async def test_what_a_dead_node_moved_is_over_after_a_lease(
     """It is leased again then, by another node; its record is all that is left of it."""
     one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
     one.begin(2)
-    await one.commit(())
+    await one.commit()
     await other.refresh()
     loop = asyncio.get_running_loop()
     died_at = loop.time()
@@ -208,10 +207,10 @@ async def test_what_a_dead_node_moved_is_over_after_a_lease(
 async def test_a_node_in_its_next_life_goes_on_counting_moves(servers: Servers) -> None:
     one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
     one.begin(2)
-    await one.commit(())
+    await one.commit()
     again = await ledger(servers, "n1", NOW + 1)
     again.begin(1)
-    await again.commit(())
+    await again.commit()
     await other.refresh()
 
     assert other.moves(LEASE_S) == Moves(1, 3)
@@ -222,12 +221,12 @@ async def test_what_could_not_be_told_is_told_again(servers: Servers) -> None:
     one.begin(1)
     servers.down = True
     with pytest.raises(EngineUnavailable):
-        await one.commit(())
+        await one.commit()
     one.over(1)
 
     assert one.is_dated
     servers.down = False
-    await one.commit(())
+    await one.commit()
     assert not one.is_dated
 
 
@@ -262,10 +261,8 @@ async def test_what_was_in_a_record_of_another_is_known_for_some_leases(
     one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
     await end(one, "r:0")
     await other.refresh()
-    keys = [fence(f"r{n}:0") for n in range(RECORDED_MAX)]
-    one.remember(keys, NOW)
-    one.sure(keys, NOW)
-    await one.commit(())
+    end_many(one, RECORDED_MAX)
+    await one.commit()
     await other.refresh()
     assert other.has(fence("r:0"))
 
@@ -318,3 +315,101 @@ async def test_one_that_was_stored_without_an_answer_is_written_again(servers: S
     last = await ledger(servers, "n1", NOW + 1)
 
     assert last.counters("mail").delivered == 2
+
+
+async def counted(*nodes: Ledger) -> list[int]:
+    """Return what each shows as delivered, when all have told each other what there is to tell."""
+    for _ in range(2):
+        for node in nodes:
+            await node.refresh()
+            if node.is_dated:
+                await node.commit()
+    return [node.counters("mail").delivered for node in nodes]
+
+
+async def test_what_two_have_counted_is_counted_once(servers: Servers) -> None:
+    """Servers that were killed give one's message to another, while one writes its record."""
+    one, other, third = [await ledger(servers, name) for name in ("n1", "n2", "n3")]
+    for node in (third, one, other):
+        await end(node, "r1:0")
+    await end(other, "r2:0")
+
+    assert await counted(other, third, one) == [2, 2, 2]
+    assert await counted(one, other, third) == [2, 2, 2]
+    assert not any(node.is_dated for node in (one, other, third))
+
+
+async def test_whose_count_does_not_stand_takes_it_back_in_its_next_life(servers: Servers) -> None:
+    one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
+    await end(other, "r1:0")
+    await end(one, "r1:0", "r2:0")
+    again = await ledger(servers, "n2", NOW + 1)
+
+    assert await counted(one, again) == [2, 2]
+    assert await counted(one, await ledger(servers, "n2", NOW + 2)) == [2, 2]
+    assert await counted(await ledger(servers, "n1", NOW + 2), again) == [2, 2]
+
+
+async def test_it_is_told_of_one_that_ended_long_ago(servers: Servers) -> None:
+    """Thousands have ended since: the record of the one whose count stands named it no more."""
+    one = await ledger(servers, "n1")
+    await end(one, "old:0")
+    end_many(one, RECORDED_MAX)
+    await one.commit()
+    other = await ledger(servers, "n2")
+    assert not other.has(fence("old:0"))
+    await end(other, "old:0")
+
+    assert await counted(one, other) == [RECORDED_MAX + 1] * 2
+
+
+async def test_what_could_not_be_taken_back_is_taken_back_later(servers: Servers) -> None:
+    one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
+    await end(other, "r1:0")
+    await end(one, "r1:0")
+    await other.refresh()
+    servers.down = True
+    with pytest.raises(EngineUnavailable):
+        await other.commit()
+    servers.down = False
+
+    assert other.is_dated
+    assert await counted(one, other) == [1, 1]
+
+
+async def test_the_most_that_a_place_ever_counted_is_known_to_all(servers: Servers) -> None:
+    one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
+    assert not one.is_dated
+    one.marks.saw("EF_T_mail", 7)
+    assert one.is_dated
+    await one.commit()
+    assert not one.is_dated
+    one.marks.saw("EF_T_mail", 5)
+    await other.refresh()
+
+    assert other.marks.now() == one.marks.now() == {"EF_T_mail": 7}
+    assert (await ledger(servers, "n1", NOW + 1)).marks.now() == {"EF_T_mail": 7}
+
+
+def test_what_a_place_has_lost_it_has_lost_for_ever() -> None:
+    one, other = Marks(), Marks()
+    assert one.lost("storage", 9, one.now()) == 0
+    other.heard(one.now())
+
+    assert one.lost("storage", 5, one.now()) == 4
+    assert other.lost("storage", 6, other.now()) == 3
+    other.heard(one.now())
+    one.heard(other.now())
+    assert one.lost("storage", 6, one.now()) == 4
+    assert other.lost("storage", 20, other.now()) == 4
+    one.heard(other.now())
+    assert one.lost("storage", 19, one.now()) == 5
+
+
+def test_what_others_see_while_a_place_is_asked_is_not_lost() -> None:
+    one = Marks()
+    before = one.now()
+    one.heard({"storage": 8})
+
+    assert one.lost("storage", 7, before) == 0
+    assert one.now()["storage"] == 8

@@ -13,6 +13,8 @@ import pytest
 from tests.engine.test_jetstream import OnOneServer
 
 from eventflow.delivery import DELIVERED
+from eventflow.engine.jetstream.names import stream
+from eventflow.engine.jetstream.wire import Wire
 from eventflow.engine.protocol import Route, Settle, Target, Way
 from eventflow.errors import StorageUnanswered
 from eventflow.testing.engine_bench import (
@@ -103,7 +105,7 @@ class TestTwice(OnOneServer, EngineBench):
         assert (await other.census()).repeats == 0
         await other.close()
 
-    async def test_a_second_one_that_meets_the_first_is_discarded(self) -> None:
+    async def test_a_second_one_that_meets_the_first_is_one_with_it(self) -> None:
         """There are two in common's topic, since the id of the route was forgotten."""
         one = await self.start(self.PLAN)
         await one.accept([event("1")])
@@ -120,7 +122,7 @@ class TestTwice(OnOneServer, EngineBench):
         await settle(other, await lease_one(other, topic("a")), retry)
         assert len(await walk(other, lane("a"))) == 1
         counts = await self.counted(other)
-        assert (counts.created, counts.retrying, counts.discarded) == (2, 1, 1)
+        assert (counts.created, counts.retrying, counts.discarded) == (1, 1, 0)
         await other.close()
 
     async def test_one_that_is_dead_already_is_dead_once(self) -> None:
@@ -170,7 +172,7 @@ class TestTwice(OnOneServer, EngineBench):
             asked.set()
             await asyncio.Event().wait()
 
-        self.monkeypatch.setattr(other.storage, "totals", hang)
+        self.monkeypatch.setattr(other.storage, "tallies", hang)
         await asyncio.wait_for(asked.wait(), 5.0)
         await one.accept([event("1")], [Way(("a",), [0], 2)])
         await settle(one, await lease_one(one, topic("a")), DELIVERED)
@@ -228,6 +230,120 @@ class TestTwice(OnOneServer, EngineBench):
         counts = await self.counted(one)
         assert (counts.created, counts.dead, counts.discarded) == (1, 1, 0)
         await one.close()
+
+    async def put_and_never_counted(self, place: Place) -> JetStreamEngine:
+        """Return a node: one has died when the next place had a delivery, but not the ledger."""
+        one = await self.start(self.PLAN)
+        await one.accept([event("1")], [Way(("a",), [0], 2)])
+        lease = await lease_one(one, topic("a"))
+
+        async def die(*_: object) -> None:
+            raise Dying
+
+        self.monkeypatch.setattr(one._desk.ledger, "commit", die)  # noqa: SLF001  # the only seam
+        with pytest.raises(Dying):
+            await one.settle([Settle(lease, (place,), None)])
+        await one.cut_off()
+        self.monkeypatch.undo()
+        other = await self.start(self.PLAN)  # the same, since each has a storage of its own
+        await self.let_pass(LEASE_S + 1)
+        return other
+
+    async def test_what_a_dead_node_put_into_a_lane_is_accounted_for(self) -> None:
+        """Another node decides otherwise: it delivers what the lane holds, too."""
+        other = await self.put_and_never_counted(self.lane_place(0.0))
+        await settle(other, await lease_one(other, topic("a")), DELIVERED)
+        counts = await self.counted(other)
+        assert (counts.created, counts.delivered, counts.retrying) == (2, 1, 1)
+
+        await settle(other, await lease_one(other, lane("a")), DELIVERED)
+        counts = await self.counted(other)
+        assert (counts.created, counts.delivered, counts.retrying) == (2, 2, 0)
+        await other.close()
+
+    async def test_what_a_dead_node_put_into_storage_is_accounted_for(self) -> None:
+        other = await self.put_and_never_counted(self.parked_place(0.0))
+        await settle(other, await lease_one(other, topic("a")), DELIVERED)
+        counts = await self.counted(other)
+        assert (counts.created, counts.delivered, counts.parked) == (2, 1, 1)
+
+        (parked,) = await kept(self.storage(other))
+        await other.place([self.back(parked)])
+        await settle(other, await lease_one(other, topic("a")), DELIVERED)
+        counts = await self.counted(other)
+        assert (counts.created, counts.delivered, counts.parked) == (2, 2, 0)
+        await other.close()
+
+    @pytest.mark.parametrize("where", ["lane", "storage"])
+    async def test_what_a_dead_node_put_there_is_put_there_once(self, where: str) -> None:
+        far = LEASE_S * 10
+        place = self.lane_place(far) if where == "lane" else self.parked_place(far)
+        other = await self.put_and_never_counted(place)
+        await settle(other, await lease_one(other, topic("a")), place)
+        counts = await self.counted(other)
+        assert (counts.created, counts.live, counts.queued) == (1, 1, 0)
+        await other.close()
+
+    async def test_an_end_that_two_nodes_count_is_counted_once(self) -> None:
+        """A server that was killed gives one's message to another, while one writes its record."""
+        one = await self.start(self.PLAN)
+        other = await self.start(self.PLAN, node="n2")
+        await one.accept([event("1")], [Way(("a",), [0], 2)])
+        lease = await lease_one(one, topic("a"))
+        written, may_go_on = one._desk.ledger._put, asyncio.Event()  # noqa: SLF001  # as above
+
+        async def late() -> None:
+            await may_go_on.wait()
+            await written()
+
+        self.monkeypatch.setattr(one._desk.ledger, "_put", late)  # noqa: SLF001
+        settling = asyncio.ensure_future(one.settle([Settle(lease, (DELIVERED,), None)]))
+        await self.let_pass(LEASE_S + 1)
+        await settle(other, await lease_one(other, topic("a")), DELIVERED)
+        may_go_on.set()
+        await settling
+
+        for node in (other, one):  # the one of the greater name has seen the other's record then
+            async with asyncio.timeout(5.0):
+                while (await node.census()).moving or node.counts("a").delivered != 1:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            counts = await self.counted(node)
+            assert (counts.created, counts.delivered) == (1, 1)
+            await node.close()
+
+    async def test_a_storage_put_back_from_its_backup_is_missing_what_came_since(self) -> None:
+        one = await self.start(self.PLAN)
+        await one.accept([event("1"), event("2")], [Way(("a",), [0, 1], 2)])
+        await settle(one, await lease_one(one, topic("a")), self.parked_place())
+        await self.counted(one)
+        await one.close()
+        backup = (self.folder / "storage.db").read_bytes()
+        again = await self.start(self.PLAN)
+        await settle(again, await lease_one(again, topic("a")), self.parked_place())
+        assert (await self.counted(again)).parked == 2
+        await again.close()
+        (self.folder / "storage.db").write_bytes(backup)
+        last = await self.start(self.PLAN)
+
+        counts = (await last.census()).topics["a"]
+        assert (counts.created, counts.parked, counts.unaccounted) == (2, 1, 1)
+        await last.close()
+
+    async def test_a_stream_made_anew_is_missing_what_the_old_one_held(self) -> None:
+        one = await self.start(self.PLAN)
+        await one.accept([event("1"), event("2")], [Way(("a",), [0, 1], 2)])
+        await settle(one, await lease_one(one, topic("a")), DELIVERED)
+        await self.counted(one)
+        await one.close()
+        wire = await Wire.connect(self.server.url, 1)
+        await wire.ask(f"STREAM.DELETE.{stream(topic('a'))}")
+        await wire.close()
+        again = await self.start(self.PLAN)
+        await again.accept([event("3")], [Way(("a",), [0], 1)])
+
+        counts = (await again.census()).topics["a"]
+        assert (counts.delivered, counts.queued, counts.unaccounted) == (1, 1, 1)
+        await again.close()
 
     async def at_hop(self, engine: JetStreamEngine, hop: int) -> Lease:
         (found,) = await engine.lease(topic("a"), limit=10, wait_s=0)

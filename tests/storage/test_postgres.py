@@ -14,7 +14,8 @@ from eventflow.config.secret import Secret
 from eventflow.errors import ConfigError, StorageUnanswered, StorageUnavailable
 from eventflow.storage.postgres import PostgresStorage, open_postgres
 from eventflow.storage.postgres.link import _cut, connect
-from eventflow.storage.protocol import Filter
+from eventflow.storage.postgres.schema import STEPS
+from eventflow.storage.protocol import Actor, Filter, Tally
 from eventflow.testing import ManualClock
 from eventflow.testing.storage_contract import StorageContract, a_kept, hops, keep, refs
 
@@ -164,16 +165,31 @@ class TestTables:
 
         await asyncio.gather(*(start(f"n{n}") for n in range(5)))
 
-        assert database.execute("SELECT number FROM eventflow.step") == [(1,)]
+        found = database.execute("SELECT number FROM eventflow.step ORDER BY number")
+        assert found == [(number,) for number, _ in enumerate(STEPS, 1)]
+
+    async def test_of_an_earlier_release_they_are_brought_up_to_date(
+        self, opening: Opening, database: Database
+    ) -> None:
+        async with opening() as storage:
+            await keep(storage, *(a_kept(f"r{n}") for n in range(3)))
+            await storage.discard(["r0.email"], Actor("somebody"))
+        database.execute("DELETE FROM eventflow.tally WHERE state IN ('arrived', 'forgotten')")
+        database.execute("DELETE FROM eventflow.step WHERE number > 1")
+
+        async with opening() as storage:
+            assert await storage.tallies() == {"email": Tally(parked=2, arrived=3, discarded=1)}
 
     async def test_of_a_later_release_they_are_left_alone(
         self, opening: Opening, database: Database
     ) -> None:
         async with opening():
             pass
-        database.execute("INSERT INTO eventflow.step (number) SELECT generate_series(2, 99)")
+        database.execute(
+            "INSERT INTO eventflow.step (number) SELECT generate_series(%s, 99)", (len(STEPS) + 1,)
+        )
 
-        with pytest.raises(StorageUnavailable, match="99 steps, this EventFlow knows 1"):
+        with pytest.raises(StorageUnavailable, match="99 steps, this EventFlow knows"):
             async with opening():
                 pass
 

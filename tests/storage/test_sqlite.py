@@ -9,8 +9,9 @@ import apsw
 import pytest
 
 from eventflow.errors import StorageUnavailable
+from eventflow.storage.protocol import Actor, Tally
 from eventflow.storage.sqlite import SqliteStorage, open_storage
-from eventflow.testing.storage_contract import StorageContract
+from eventflow.testing.storage_contract import StorageContract, a_kept, keep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,6 +36,25 @@ class TestContract(StorageContract):
                 await storage.close()
 
         return opened
+
+    async def test_a_file_of_an_earlier_release_is_brought_up_to_date(
+        self, opening: Opening, tmp_path: Path
+    ) -> None:
+        async with opening() as storage:
+            await keep(storage, *(a_kept(f"r{n}") for n in range(3)), a_kept("r9", topic="db"))
+            await storage.discard(["r0.email"], Actor("somebody"))
+        connection = apsw.Connection(str(tmp_path / "storage.db"))
+        connection.execute("DELETE FROM counted WHERE topic = 'db'")
+        for column in ("arrived", "forgotten"):
+            connection.execute(f"ALTER TABLE counted DROP COLUMN {column}")
+        connection.execute("UPDATE meta SET value = 1 WHERE name = 'own_steps'")
+        connection.close()
+
+        async with opening() as storage:
+            assert await storage.tallies() == {
+                "email": Tally(parked=2, arrived=3, discarded=1),
+                "db": Tally(parked=1, arrived=1),
+            }
 
     async def test_a_file_of_a_later_release_is_left_alone(
         self, opening: Opening, tmp_path: Path

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from eventflow.engine.protocol import Census, Queue
 
 
+def name_of(queue: Queue) -> str:
+    """Return what a queue is called in a `Carriage`."""
+    return f"{queue.kind.value}:{queue.topic}"
+
+
 class Carriage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """How far the move of one file has come."""
 
@@ -24,7 +29,7 @@ class Carriage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     before: Mapping[str, int]
     """What each queue held before the first of these came, by the queue's name."""
     given: Mapping[str, int]
-    """How many deliveries each topic's queue had ever been given by then."""
+    """How many deliveries each queue had ever been given by then, by its name."""
     came: Mapping[str, int | str] = {}
     """Behind which entry each part goes on, by its name."""
     finished: bool = False

@@ -47,6 +47,19 @@ class Filter(msgspec.Struct, frozen=True, gc=False):
     """Delivery ids."""
 
 
+class Tally(msgspec.Struct, frozen=True, gc=False):
+    """What has become of one topic's deliveries here. All but `parked` and `dead` only grow."""
+
+    parked: int = 0
+    dead: int = 0
+    arrived: int = 0
+    """How many ever came: one that replaces an earlier hop of itself has been here already."""
+    forgotten: int = 0
+    """How many left for a queue."""
+    discarded: int = 0
+    """How many were discarded by operators."""
+
+
 class Page(msgspec.Struct, frozen=True, gc=False):
     """Part of a listing, newest first."""
 
@@ -292,8 +305,17 @@ class Keeper(Storage, Protocol):
         """Return how many deliveries are kept, and their bytes, by topic and state."""
         ...
 
-    async def discarded(self) -> Mapping[str, int]:
-        """Return how many deliveries of each topic were ever discarded here."""
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes on other machines may use the same storage."""
+        ...
+
+    async def tallies(self) -> Mapping[str, Tally]:
+        """Return what has become of the deliveries of each topic, as of one moment.
+
+        Counted with what it counts, and nothing is counted twice: what arrived is what is here,
+        was forgotten or was discarded.
+        """
         ...
 
     def resize(self, max_bytes: int) -> None:

@@ -4,7 +4,7 @@ One thread runs everything, one transaction a call. The tables are those of `sch
 the embedded engine has no need of, since there storage and queues are one file:
 
     fence    what was forgotten: a delivery and its hop, for a day. Nothing older comes back
-    counted  deliveries discarded, by topic
+    counted  deliveries that arrived, were forgotten and were discarded, by topic
     meta     which steps of the schema the file has been through
 
 Nodes of one machine may share the file; for several machines there is PostgreSQL.
@@ -13,6 +13,7 @@ Nodes of one machine may share the file; for several machines there is PostgreSQ
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +25,7 @@ from eventflow.errors import EventFlowError, StorageUnavailable
 from eventflow.storage import schema
 from eventflow.storage.acts import act_row, override_row, replayed, settings_row
 from eventflow.storage.audit import AuditLog, Head
-from eventflow.storage.protocol import FENCE_S, Filter, Usage, Verdict
+from eventflow.storage.protocol import FENCE_S, Filter, Tally, Usage, Verdict
 from eventflow.storage.rows import micros
 from eventflow.storage.shelf import Shelf
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from eventflow.storage.protocol import Actor, AuditRow, Group, Kept, Page
 
 T = TypeVar("T")
+_NONE: Mapping[str, int] = {}
 
 _BUSY_MS = 5_000
 """How long to wait for another node of this machine that is writing."""
@@ -46,6 +48,15 @@ CREATE TABLE fence (id TEXT PRIMARY KEY, hop INTEGER NOT NULL, at_us INTEGER NOT
 CREATE INDEX fence_at ON fence (at_us);
 CREATE TABLE counted (topic TEXT PRIMARY KEY, discarded INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """,
+    # What such a file has held until now has arrived; of what it had forgotten nothing is known.
+    """
+ALTER TABLE counted ADD COLUMN arrived INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE counted ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
+UPDATE counted SET arrived = discarded;
+INSERT INTO counted (topic, discarded, arrived)
+SELECT topic, 0, count(*) FROM kept WHERE true GROUP BY topic
+ON CONFLICT (topic) DO UPDATE SET arrived = arrived + excluded.arrived;
+""",
 )
 _SET_FENCE = """
 INSERT INTO fence SELECT value->>0, value->>1, ?2 FROM jsonb_each(?1) WHERE true
@@ -55,9 +66,11 @@ _FENCED = """
 SELECT json_group_object(id, hop) FROM fence WHERE id IN (SELECT value FROM jsonb_each(?))
 """
 _COUNT = """
-INSERT INTO counted VALUES (?, ?)
-ON CONFLICT (topic) DO UPDATE SET discarded = discarded + excluded.discarded
+INSERT INTO counted (topic, arrived, forgotten, discarded) VALUES (?, ?, ?, ?)
+ON CONFLICT (topic) DO UPDATE SET arrived = arrived + excluded.arrived,
+    forgotten = forgotten + excluded.forgotten, discarded = discarded + excluded.discarded
 """
+_COUNTED = "SELECT topic, arrived, forgotten, discarded FROM counted"
 
 
 class SqliteStorage:
@@ -128,6 +141,7 @@ class SqliteStorage:
             held = {kept.delivery.id: kept for kept in self._shelf.get(_ids(items))}
             fenced = self._fenced(_ids(items))
             coming: list[Kept] = []
+            arrived: Counter[str] = Counter()
             written: list[Mapping[str, Any]] = []
             answers: list[str | None] = []
             used = self._used_bytes
@@ -145,6 +159,7 @@ class SqliteStorage:
                     answers.append(f"its {self._max_bytes} bytes are used")
                     continue
                 used += grows
+                arrived[delivery.topic] += before is None
                 held[delivery.id] = kept
                 coming.append(kept)
                 written += its_rows
@@ -152,6 +167,7 @@ class SqliteStorage:
             if together and any(answers):
                 return [next(filter(None, answers))] * len(items)
             self._shelf.keep(coming)
+            self._count(arrived=+arrived)
             self._audit.append(written)
             return answers
 
@@ -169,7 +185,10 @@ class SqliteStorage:
         self, pairs: Sequence[tuple[str, int]], rows: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[bool]:
         def act() -> list[bool]:
+            held = {k.delivery.id: k.delivery.topic for k in self._shelf.get([i for i, _ in pairs])}
             existed = self._shelf.forget(pairs)
+            gone = [id for (id, _), did in zip(pairs, existed, strict=True) if did]
+            self._count(forgotten=Counter(held[id] for id in gone))
             self._fence(pairs)
             self._audit.append(rows)
             return existed
@@ -179,10 +198,23 @@ class SqliteStorage:
     async def adopt(self, rows: Sequence[AuditRow]) -> None:
         await self._do(lambda: self._audit.adopt(rows))
 
-    async def discarded(self) -> Mapping[str, int]:
-        return await self._read(
-            lambda: dict(self._connection.execute("SELECT topic, discarded FROM counted"))
-        )
+    @property
+    def shared(self) -> bool:
+        return False
+
+    async def tallies(self) -> Mapping[str, Tally]:
+        def act() -> dict[str, Tally]:
+            held = self._shelf.totals()
+            return {
+                topic: Tally(
+                    held.get((topic, "parked"), (0, 0))[0],
+                    held.get((topic, "dead"), (0, 0))[0],
+                    *counts,
+                )
+                for topic, *counts in self._connection.execute(_COUNTED)
+            }
+
+        return await self._read(act)
 
     def resize(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -264,8 +296,7 @@ class SqliteStorage:
             pairs = [(kept.delivery.id, kept.delivery.hop) for kept in gone]
             self._shelf.forget(pairs)
             self._fence(pairs)
-            for kept in gone:
-                self._connection.execute(_COUNT, (kept.delivery.topic, 1))
+            self._count(discarded=Counter(kept.delivery.topic for kept in gone))
             self._audit.append(
                 [act_row(k.delivery, Row.DISCARDED, k.state, "discarded", now, by) for k in gone]
             )
@@ -312,6 +343,16 @@ class SqliteStorage:
         return Usage(self._used_bytes, self._max_bytes)
 
     # inside ------------------------------------------------------------------------
+
+    def _count(
+        self,
+        arrived: Mapping[str, int] = _NONE,
+        forgotten: Mapping[str, int] = _NONE,
+        discarded: Mapping[str, int] = _NONE,
+    ) -> None:
+        for topic in arrived.keys() | forgotten.keys() | discarded.keys():
+            counts = (counted.get(topic, 0) for counted in (arrived, forgotten, discarded))
+            self._connection.execute(_COUNT, (topic, *counts))
 
     def _fence(self, pairs: Sequence[tuple[str, int]]) -> None:
         now_us = micros(self._clock.now_s())

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from eventflow.engine.carrying import Carriage
-from eventflow.engine.protocol import Kind, Queue
+from eventflow.engine.carrying import Carriage, name_of
+from eventflow.engine.protocol import Kind
 from eventflow.errors import StorageUnavailable
 from eventflow.storage.protocol import Actor
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from eventflow.app.moving.source import Source
     from eventflow.engine.carrying import Carrier
+    from eventflow.engine.protocol import Queue
     from eventflow.storage.protocol import Keeper
 
     Told = Callable[[str, int], None]
@@ -37,21 +38,12 @@ _FIRST = -1
 _KEPT, _TRAIL = "kept", "trail"
 
 
-def name_of(queue: Queue) -> str:
-    """Return what a queue is called in a `Carriage`."""
-    return f"{queue.kind.value}:{queue.topic}"
-
-
 async def baseline(source: Source, carrier: Carrier, storage: Keeper) -> Carriage:
     """Return the beginning of a move: what was there before."""
     before = {name_of(queue): count for queue, count in (await carrier.held()).items()}
     for (topic, state), (count, _) in (await storage.totals()).items():
         before[f"{state}:{topic}"] = count
-    given = {
-        queue.topic: count
-        for queue, count in (await carrier.given()).items()
-        if queue.kind is Kind.TOPIC
-    }
+    given = {name_of(queue): count for queue, count in (await carrier.given()).items()}
     came: dict[str, int | str] = {name_of(queue): _FIRST for queue in source.queues}
     return Carriage(str(source.path), before, given, {**came, _KEPT: "", _TRAIL: ":0"})
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from eventflow.app import build
-from eventflow.app.moving.carry import name_of
 from eventflow.delivery import COMMON
+from eventflow.engine.carrying import name_of
 from eventflow.engine.protocol import Kind, Plan, Queue, TopicPlan
 from eventflow.flow.topic import Topic
 from eventflow.policy.admission import FIRST_ORDINARY_RANK

@@ -14,9 +14,11 @@ pulling     pull requests to a consumer
 layout      the streams and consumers that a plan asks for
 streams     declaring them up front
 watch       whether the servers are, and stay, as the promises need them
-depths      how full the streams are
 notes       what is new of deliveries that stay where they are
-counting    what a move counts
+counting    who counts what in the ledger
+marks       the most that each place ever counted
+depths      how full the streams are
+ends        what messages' ends were counted as
 ledger      what each node has counted
 membership  which nodes there are, and whose name is whose
 desk        what all of the following share

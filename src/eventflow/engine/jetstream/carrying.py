@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from eventflow.engine.carrying import name_of
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.membership import Membership
 from eventflow.engine.jetstream.publishing import put_each
@@ -154,7 +155,8 @@ class JetStreamCarrier:
     async def finish(self, carriage: Carriage, census: Census) -> None:
         topics = {
             topic: Counters(
-                created=counts.created,
+                # Storage counts what has come to it, as streams do.
+                created=counts.created - counts.parked - counts.dead,
                 delivered=counts.delivered,
                 discarded=counts.discarded,
                 archived=counts.archived,
@@ -162,9 +164,12 @@ class JetStreamCarrier:
             for topic, counts in census.topics.items()
         }
         for queue, given in (await self.given()).items():
-            if queue.kind is Kind.TOPIC and queue.topic in topics:
+            if queue.topic in topics:
                 # What this move has put there: nobody else has put anything meanwhile.
-                topics[queue.topic].placed = given - carriage.given.get(queue.topic, 0)
+                came = given - carriage.given.get(name_of(queue), 0)
+                topics[queue.topic].created -= came
+                if queue.kind is Kind.TOPIC:
+                    topics[queue.topic].placed = came
         await self._desk.ledger.carry(
             msgspec.structs.replace(carriage, finished=True), census.since, topics
         )

@@ -1,44 +1,40 @@
-"""What a move counts: each message's end once, and its coming to the next place once.
+"""Who counts what in the ledger: places what comes, nodes what ends (G8).
 
-Both are told apart, since servers that were killed bring back what has gone on, and have forgotten
-ids: of one delivery there are two messages then, which both end, or meet again where they go.
+    created    what came into a topic's queue, its lane and storage, less what moved out of them
+    delivered  counted by the node that ends the message
+    moved      likewise: it is in another place already
 
-    coming  end
-    new     new     a move: nothing is more or less than before
-    new     known   the first message has gone on, this is a second one: created, and repeated
-    known   new     a second one comes to where the first one is, or was: discarded
-    known   known   nothing
+A stream counts what comes by itself: the number of its last message. Storage counts in the
+transaction that takes a delivery. So whoever puts something and dies has left nothing uncounted:
+the delivery is in two places, is `created` twice, and has two ends.
 
-`placed` is what moves put into a queue's stream: all else in there came from a door, and is counted
-by the stream's last sequence.
+An end is of one message, and counted once by whoever sees it first in nobody's record. Servers that
+were killed give a message to a second node while the first one writes its record; then both have
+counted it, and the one of the greater name takes its count back when it reads the other's record.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import NamedTuple
 
 Change = tuple[str, str, int]
 """Topic, counter, by how much."""
 
 
-def of_move(topic: str, *, came: bool, ended: bool, queued: bool, routes: bool) -> Iterator[Change]:
-    """Yield what is counted of one delivery's way.
+class End(NamedTuple):
+    """What the end of one message counts as."""
 
-    Args:
-        topic: That it is in.
-        came: Whether its coming is counted first now.
-        ended: Whether the end of where it comes from was counted before.
-        queued: Whether it came into a queue's stream: no lane, no storage.
-        routes: Whether it was made out of a delivery in common, whose end is counted there.
+    topic: str
+    counter: str
+    """"delivered" or "moved"; "": nothing any more, as another node has counted it."""
+
+
+NOTHING = End("", "")
+
+
+def stands(mine: str, other: str) -> bool:
+    """Return whether this node's count of an end stands, which another has counted, too.
+
+    Of all that counted it the one of the least name keeps it, whoever reads whose record first.
     """
-    if came and queued:
-        yield topic, "placed", 1
-    if came and (routes or ended):
-        yield topic, "created", 1
-    if came and ended:
-        yield topic, "repeated", 1
-    if not (came or ended or routes):
-        yield topic, "discarded", 1
+    return mine < other

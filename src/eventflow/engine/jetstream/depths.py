@@ -17,6 +17,7 @@ from eventflow.policy.admission import room
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from eventflow.engine.jetstream.marks import Marks
     from eventflow.engine.jetstream.wire import Wire
     from eventflow.engine.protocol import Queue
 
@@ -42,6 +43,8 @@ class Gauge:
         """When the oldest message in it came, seconds since 1970."""
         self.last_seq = 0
         """Of the message stored last: how many ever were."""
+        self.missing = 0
+        """How many more it had been given before it was made anew."""
         self.changes = 0
         """Grows with all that this node does: whether an answer from the server is of before."""
 
@@ -77,8 +80,9 @@ class Gauge:
 class Depths:
     """All streams that are queues."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, marks: Marks) -> None:
         self._wire = wire
+        self._marks = marks
         self.gauges: dict[Queue, Gauge] = {}
 
     def gauge(self, queue: Queue) -> Gauge:
@@ -120,6 +124,10 @@ class Depths:
         except Refused:  # it was removed by hand
             return None
         state: dict[str, Any] = told["state"]
+        # A server that is behind may say less than before: only one made anew has lost something.
+        name = f"{gauge.stream} of {told['created']}"
+        self._marks.saw(name, state["last_seq"])
+        gauge.missing = self._marks.others(f"{gauge.stream} of ", name)
         return state
 
 

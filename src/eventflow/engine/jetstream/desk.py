@@ -53,8 +53,8 @@ class Desk:
         self.frame = frame(self.plan.weights)
         self.notes = Notes(wire)
         self.book = Book()
-        self.depths = Depths(wire)
         self.ledger = Ledger(wire, node, clock.now_s())
+        self.depths = Depths(wire, self.ledger.marks)
         self.forgets = Forgets(storage, self.ledger)
         self.closing = False
         self.unreadable: str | None = None

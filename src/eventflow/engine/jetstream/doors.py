@@ -229,7 +229,6 @@ class Doors:
         await asyncio.gather(
             *(desk.wire.put(Item(f"ef.door.{one.key}", one.key, one.ref.encode())) for one in new)
         )
-        await desk.ledger.commit([(COMMON, "created", len(new))])
         self._parked.update((one.key, (now, one.ref)) for one in new)
         return found | {one.key: Receipt(one.ref, parked=True) for one in new}
 

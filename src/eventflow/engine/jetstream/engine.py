@@ -318,6 +318,8 @@ class JetStreamEngine:
         if ending:
             await asyncio.wait(ending)
         await desk.finish()
+        if desk.ledger.is_dated and desk.wire.client.is_connected:
+            await _if_possible(desk.ledger.commit())
         await desk.notes.close()
         await self._membership.leave()
         await desk.wire.close()
@@ -390,7 +392,7 @@ class JetStreamEngine:
             await _if_possible(self._desk.forgets.carry_out())
             await _if_possible(self._looking.look_into_storage())
             if self._desk.ledger.is_dated:
-                await _if_possible(self._desk.ledger.commit(()))
+                await _if_possible(self._desk.ledger.commit())
             self._desk.forget_gone()
             for line in list(self._lines.values()):
                 await _if_possible(line.tidy())

@@ -1,24 +1,20 @@
 """What this node has counted, written before it lets go of what it counted (G8).
 
-The counters of a node are one message, the latest one of its subject. What common has ever been
-given is no counter: it is the number of its last message. The records of the other nodes are read
-anew every second, so that each node can show the ledger of all; that of a node which has died is
-never dropped.
-
-A message may end a second time: after a crash between the record and the acks, and because a server
-that is killed forgets acks of its last moments, though it had confirmed them. So ends, and comings
-by a move, are remembered for longer than a lease, the latest of them in the record too, and counted
-once: see `counting`.
+The counters of a node are one message, the latest one of its subject; `counting` says what is in
+them. The records of the other nodes are read five times a second, so that each node can show the
+ledger of all; that of a node which has died is never dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
-from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.counting import NOTHING, stands
+from eventflow.engine.jetstream.ends import REMEMBERED_MAX, REMEMBERED_S, Ends, Told
+from eventflow.engine.jetstream.marks import Marks
 from eventflow.engine.jetstream.stored import Counters, Record, Unreadable, decode, encode
 from eventflow.engine.jetstream.wire import EXPECTED_OTHERWISE, HORIZON_S, Item, Refused
 from eventflow.errors import EngineUnavailable
@@ -29,15 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from eventflow.engine.carrying import Carriage
-    from eventflow.engine.jetstream.counting import Change
+    from eventflow.engine.jetstream.counting import Change, End
     from eventflow.engine.jetstream.wire import Message, Wire
 
 _PAGE = 100
-REMEMBERED_S = 120.0
-"""How long a confirmed end is remembered by this node: for several leases."""
-UNSURE_S = 3_600.0
-"""How long one that is not confirmed: for longer than servers are usually gone."""
-REMEMBERED_MAX = 200_000
 FRESH_S = 1.5
 """How old what is known of the other nodes may be where something is counted.
 
@@ -45,18 +36,12 @@ Less than servers are gone that forget acks: what ends a second time after that 
 before, which has been read since.
 """
 FOLLOW_S = 0.2
-"""How often others' records are read: each names its node's latest `RECORDED_MAX`."""
+"""How often others' records are read: each names its node's latest ends."""
 _ASK_AGAIN_S = 0.2
 _READS = int(HORIZON_S / _ASK_AGAIN_S)
 """How often a node reads its own record at its start until it is the latest."""
 DETOUR_EVERY_S = 1.0
 """How often a topic's detours are noted."""
-RECORDED_MAX = 2_000
-"""Ends in the record, for whoever leases one of them again.
-
-Those that no server has confirmed come first: they are leased again for sure, by any node, after a
-whole lease, when thousands of others have ended. Then the latest of the confirmed.
-"""
 
 
 class Other(NamedTuple):
@@ -65,13 +50,14 @@ class Other(NamedTuple):
     seq: int
     """Of the message it stands in."""
     record: Record
-    counted: frozenset[bytes]
+    ends: Told
     """What is named in it, however long ago that was."""
     came_at: float
     """When this node first saw it, by its event loop's clock."""
 
 
-_UNKNOWN = Other(0, Record(inf, {}, b""), frozenset(), -inf)
+_NO_RECORD = Record(inf, {}, b"")
+_UNKNOWN = Other(0, _NO_RECORD, Told(_NO_RECORD), -inf)
 
 
 class Moves(NamedTuple):
@@ -87,15 +73,16 @@ class Ledger:
 
     def __init__(self, wire: Wire, node: str, now: float) -> None:
         self._wire = wire
+        self._node = node
         self._subject = names.ledger_subject(node)
         self._now = now
         self._own = Record(now, {}, b"")
         self._last_seq = 0
         """Of the message in which this node's latest record stands."""
-        self._ended: dict[bytes, float] = {}
-        """By lease, the latest last: when its end was confirmed, by this node's clock."""
-        self._unsure: dict[bytes, float] = {}
-        """By lease: when its end was counted that no server has confirmed."""
+        self._ends = Ends()
+        self._to_tell = False
+        """Whether two nodes counted one end, and this one's record does not say so yet."""
+        self.marks = Marks()
         self._others: dict[str, Other] = {}
         self._by_others: dict[bytes, float] = {}
         """What stood in their records, the latest last: when it did, by the event loop's clock."""
@@ -138,10 +125,11 @@ class Ledger:
                 self._own = _read(own)
             except Unreadable as unreadable:
                 raise EngineUnavailable(str(unreadable)) from unreadable
-            fences = _fences(self._own)
-            self._ended = dict.fromkeys(fences[: self._own.sure], self._now)
-            self._unsure = dict.fromkeys(fences[self._own.sure :], self._now)
+            self._ends.load(self._own, self._now)
+            self.marks.heard(self._own.marks)
             self._moves = Moves(0, self._own.begun)
+            for node, other in self._others.items():
+                self._take_back(node, other.ends)
         self._last_seq = own.seq if own else 0
         try:
             await self._put()
@@ -215,11 +203,32 @@ class Ledger:
             log(UNREADABLE, where=names.LEDGER, reason=str(unreadable))
             record = known.record
         came_at = asyncio.get_running_loop().time()
-        fences = _fences(record)
-        self._others[node] = Other(message.seq, record, frozenset(fences), came_at)
-        for key in fences:
+        ends = Told(record)
+        self._others[node] = Other(message.seq, record, ends, came_at)
+        for key in ends:
             self._by_others.pop(key, None)
             self._by_others[key] = came_at
+        self.marks.heard(record.marks)
+        self._take_back(node, ends)
+
+    def _take_back(self, node: str, ends: Told) -> None:
+        """Count no longer what another node has counted, too, and whose count stands."""
+        for key in ends:
+            if key not in self._ends:
+                continue
+            mine, theirs = self._ends.counted_as(key), ends.counted_as(key)
+            if NOTHING in {mine, theirs}:
+                continue
+            if stands(self._node, node):
+                self._ends.renew(key)  # for the other to find it, however long ago it was
+            else:
+                self._add(mine, -1)
+                self._ends.take_back(key)
+            self._to_tell = True
+
+    def _add(self, end: End, by: int) -> None:
+        counters = self._own.topics.setdefault(end.topic, Counters())
+        setattr(counters, end.counter, getattr(counters, end.counter) + by)
 
     @property
     def since(self) -> float:
@@ -243,8 +252,9 @@ class Ledger:
 
     @property
     def is_dated(self) -> bool:
-        """Whether the others have to be told how much is moving: also that something still is."""
-        return self._moves.now > 0 or self._moves != self._told
+        """Whether the others have to be told: how much is moving, also that something still is."""
+        moves = self._moves.now > 0 or self._moves != self._told
+        return moves or self._to_tell or self.marks.have_grown
 
     def moves(self, lease_s: float) -> Moves:
         """Return what all nodes move; of the others, as their latest records say.
@@ -272,6 +282,7 @@ class Ledger:
                 total.created += one.created
                 total.delivered += one.delivered
                 total.discarded += one.discarded
+                total.moved += one.moved
                 total.placed += one.placed
                 total.archived += one.archived
         return total
@@ -288,21 +299,19 @@ class Ledger:
         """
         if now - self._own.detours.get(topic, -inf) >= DETOUR_EVERY_S:
             self._own.detours[topic] = now
-            await self.commit(())
+            await self.commit()
 
     def has(self, key: bytes) -> bool:
-        """Return whether this end, or this coming, was counted before."""
-        if key in self._ended or key in self._unsure or key in self._by_others:
+        """Return whether this end was counted before."""
+        if key in self._ends or key in self._by_others:
             return True
-        return any(key in one.counted for one in self._others.values())
+        return any(key in one.ends for one in self._others.values())
 
-    def remember(self, keys: Sequence[bytes], now: float) -> None:
-        """Remember that these ends and comings are being counted with the next record."""
-        for key in keys:
-            self._ended.pop(key, None)
-            self._unsure.pop(key, None)  # to be the latest
-            self._unsure[key] = now
-        self._forget(now)
+    def end(self, ends: Mapping[bytes, End], now: float) -> None:
+        """Count these ends, durably with the next record."""
+        for end in ends.values():
+            self._add(end, 1)
+        self._ends.add(ends, now)
 
     async def carry(
         self,
@@ -322,7 +331,7 @@ class Ledger:
             self._own.topics = dict(topics)
         await self._written()
 
-    async def commit(self, changes: Sequence[Change]) -> None:
+    async def commit(self, changes: Sequence[Change] = ()) -> None:
         """Count, and make it durable together with what else is being counted.
 
         Raises:
@@ -334,25 +343,8 @@ class Ledger:
         await self._written()
 
     def sure(self, keys: Sequence[bytes], now: float) -> None:
-        """Note that the server has confirmed these ends; forget those of long ago."""
-        for key in keys:
-            if self._unsure.pop(key, None) is not None:
-                self._ended[key] = now
-        self._forget(now)
-
-    def _forget(self, now: float) -> None:
-        for ends, for_s in ((self._ended, REMEMBERED_S), (self._unsure, UNSURE_S)):
-            while ends:
-                first = next(iter(ends))
-                if now - ends[first] < for_s and len(ends) <= REMEMBERED_MAX:
-                    break
-                del ends[first]
-
-    def _recorded(self) -> tuple[bytes, int]:
-        """Return the fences for the record, and how many of the first ones are confirmed."""
-        unsure = list(islice(reversed(self._unsure), RECORDED_MAX))
-        sure = list(islice(reversed(self._ended), RECORDED_MAX - len(unsure)))
-        return b"".join([*reversed(sure), *reversed(unsure)]), len(sure)
+        """Note that the server has confirmed these ends."""
+        self._ends.confirm(keys, now)
 
     async def _written(self) -> None:
         """Wait for a record that was begun from now on: one for all who wait."""
@@ -388,13 +380,21 @@ class Ledger:
         What is under way for long, where servers are cut off from each other, must not come behind
         what was written later: after a crash this node would go on from that.
         """
-        self._own.unsure, self._own.sure = self._recorded()
+        self._own.ends, self._own.sure, self._own.kinds = self._ends.recorded()
+        self._own.marks = self.marks.now()
+        to_tell, self._to_tell = self._to_tell, False
         told = self._moves
         self._own.moving, self._own.begun = told
         headers = {"Nats-Expected-Last-Subject-Sequence": str(self._last_seq)}
-        stored = await self._wire.put(Item(self._subject, "", encode(self._own), headers))
+        body, marks = encode(self._own), self._own.marks
+        try:
+            stored = await self._wire.put(Item(self._subject, "", body, headers))
+        except BaseException:
+            self._to_tell |= to_tell
+            raise
         self._last_seq = stored.seq
         self._told = told
+        self.marks.told(marks)
 
 
 def _read(message: Message) -> Record:
@@ -408,8 +408,3 @@ def _refuse_half_moved(record: Record) -> None:
             f"the move of {move.source} to these servers has not ended; nothing was started. "
             f"Run the same `eventflow move` again where that file is: it goes on where it was"
         )
-
-
-def _fences(record: Record) -> list[bytes]:
-    size = names.FENCE_BYTES
-    return [record.unsure[at : at + size] for at in range(0, len(record.unsure), size)]

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from eventflow.delivery import COMMON, Delivery
 from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.marks import within
 from eventflow.engine.jetstream.stored import Unreadable, decode
 from eventflow.engine.jetstream.wire import Missing, Refused
 from eventflow.engine.protocol import Census, Counts, Depth, Found, Kind, Queue
 from eventflow.errors import EngineUnavailable
+from eventflow.storage.protocol import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +21,9 @@ if TYPE_CHECKING:
     from eventflow.engine.jetstream.stored import Note
     from eventflow.engine.jetstream.wire import Message
 
-    _Kept = Mapping[tuple[str, str], tuple[int, int]]
-
 _PAGE = 500
 _ALL = 10**9
+_NONE = Tally()
 _AGAIN_S = (0.05, 0.3, 1.0)
 """After what pauses the ledger is looked at again while it does not balance."""
 
@@ -32,7 +33,9 @@ class Looking:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._storage: tuple[_Kept, Mapping[str, int]] = ({}, {})
+        self._stored: Mapping[str, Tally] = {}
+        self._missing: Mapping[str, int] = {}
+        """By topic: how many more had come to storage before it was put back."""
 
     async def find(self, ref: str) -> list[Found]:
         """Return the deliveries of an event that are in a queue or lane."""
@@ -125,36 +128,38 @@ class Looking:
         before = desk.ledger.moves(desk.plan.lease_s)
         await desk.depths.settle()
         await desk.forgets.carry_out()
-        kept, gone = await self.look_into_storage()
+        await self.look_into_storage()
         names_known = {queue.topic for queue in desk.depths.gauges}
-        names_known |= {topic for topic, _ in kept} | desk.plan.topics.keys()
+        names_known |= self._stored.keys() | self._missing.keys() | desk.plan.topics.keys()
         await desk.ledger.refresh()
         topics = {}
         for topic in sorted(names_known):
             depth = await self._walked(topic) if walk else self.depth(topic)
-            topics[topic] = self._counts(topic, depth, kept, gone)
+            topics[topic] = self._counts(topic, depth)
         begun = desk.ledger.moves(desk.plan.lease_s).ever - before.ever
         return Census(desk.ledger.since, topics, desk.ledger.repeats, before.now + begun)
 
-    async def look_into_storage(self) -> tuple[_Kept, Mapping[str, int]]:
-        """Return what storage holds and has discarded, and remember it for `counts`."""
-        storage = self._desk.storage
-        self._storage = await asyncio.gather(storage.totals(), storage.discarded())
-        return self._storage
+    async def look_into_storage(self) -> None:
+        """Learn what storage holds and has counted, for `counts`."""
+        storage, marks = self._desk.storage, self._desk.ledger.marks
+        of = "storage:" if storage.shared else f"storage of {self._desk.node}:"
+        before = marks.now()  # what others see meanwhile is not missing
+        self._stored = await storage.tallies()
+        self._missing = {
+            topic: marks.lost(of + topic, self._stored.get(topic, _NONE).arrived, before)
+            for topic in self._stored.keys() | within(of, before)
+        }
 
     def counts(self, topic: str) -> Counts:
         """Return a topic's line of the ledger as this node knows it now, at most 1 s old."""
-        return self._counts(topic, self.depth(topic), *self._storage)
+        return self._counts(topic, self.depth(topic))
 
-    def _counts(
-        self,
-        topic: str,
-        depth: Depth,
-        kept: _Kept,
-        gone: Mapping[str, int],
-    ) -> Counts:
+    def _counts(self, topic: str, depth: Depth) -> Counts:
         counters = self._desk.ledger.counters(topic)
-        created = counters.created + self._from_doors(topic)
+        stored = self._stored.get(topic, _NONE)
+        came = sum(self._came(Queue(kind, topic)) for kind in (Kind.TOPIC, Kind.LANE))
+        came += stored.arrived - stored.forgotten + self._missing.get(topic, 0)
+        created = counters.created + came - counters.moved
         delivered = counters.delivered
         if topic == COMMON:
             straight = sum(
@@ -167,19 +172,27 @@ class Looking:
         return Counts(
             created=created,
             delivered=delivered,
-            discarded=gone.get(topic, 0) + counters.discarded,
+            discarded=stored.discarded + counters.discarded,
             archived=counters.archived,
             queued=depth.queued,
             running=depth.running,
             retrying=depth.retrying,
-            parked=kept.get((topic, "parked"), (0, 0))[0],
-            dead=kept.get((topic, "dead"), (0, 0))[0],
+            parked=stored.parked,
+            dead=stored.dead,
         )
 
+    def _came(self, queue: Queue) -> int:
+        """Return how many messages a queue or lane was ever given."""
+        gauge = self._desk.depths.gauge(queue)
+        return gauge.last_seq + gauge.missing
+
     def _from_doors(self, topic: str) -> int:
-        """Return how many events doors have stored in a queue's stream: what no move put there."""
-        queue = Queue(Kind.TOPIC, topic)
-        return self._desk.depths.gauge(queue).last_seq - self._desk.ledger.counters(topic).placed
+        """Return how many events doors have stored in a topic's stream: all that nobody put there.
+
+        Nodes put them there, or they are back from storage.
+        """
+        put = self._desk.ledger.counters(topic).placed + self._stored.get(topic, _NONE).forgotten
+        return max(0, self._came(Queue(Kind.TOPIC, topic)) - put)
 
     async def _walked(self, topic: str) -> Depth:
         states = [found.state for found in await self.walk(Queue(Kind.TOPIC, topic), 0, _ALL)]

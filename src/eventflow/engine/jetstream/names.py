@@ -108,21 +108,6 @@ def end_of(queue: Queue, seq: int, ref: str) -> bytes:
     return fence(f"end:{stream(queue)}:{seq}:{ref}")
 
 
-def coming_of(queue: Queue, seq: int, ref: str) -> bytes:
-    """Return the fence of the coming of one message, by a move."""
-    return fence(f"come:{stream(queue)}:{seq}:{ref}")
-
-
-def leaving_of(delivery: Delivery) -> bytes:
-    """Return the fence of the end of what storage held at this hop."""
-    return fence(f"leave:{move_id(delivery)}")
-
-
-def keeping_of(delivery: Delivery) -> bytes:
-    """Return the fence of a delivery's coming into storage, which has one of each hop."""
-    return fence(f"keep:{move_id(delivery)}")
-
-
 def note_subject(queue: Queue, ref: str) -> str:
     """Return the subject of what is new of a delivery in this queue."""
     return f"ef.note.{'t' if queue.kind is Kind.TOPIC else 'r'}.{queue.topic}.{ref}"

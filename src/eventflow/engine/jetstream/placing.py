@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from eventflow.delivery import Dead, Delivery
-from eventflow.engine.jetstream import names
-from eventflow.engine.jetstream.counting import of_move
 from eventflow.engine.jetstream.publishing import put_each
 from eventflow.engine.jetstream.settling import item
 from eventflow.engine.jetstream.wire import Stored
@@ -19,17 +17,7 @@ from eventflow.storage.rows import kept_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventflow.engine.jetstream.counting import Change
     from eventflow.engine.jetstream.desk import Desk
-
-
-class _Back(NamedTuple):
-    """What is in its queue again."""
-
-    item: Placing
-    delivery: Delivery
-    seq: int
-    """Of its message there."""
 
 
 class Placement:
@@ -73,23 +61,14 @@ class Placement:
                 answers[index] = Placed.FULL
         for queue, indexes in coming.items():
             placed = await self._publish(queue, [moved[index] for index in indexes])
-            done = [index for index, at in zip(indexes, placed, strict=True) if at]
+            back = [index for index, done in zip(indexes, placed, strict=True) if done]
             for index in indexes:
-                answers[index] = Placed.PLACED if index in done else Placed.FULL
-            desk.ledger.begin(len(done))
-            try:
-                back = [
-                    _Back(items[index], moved[index], at)
-                    for index, at in zip(indexes, placed, strict=True)
-                    if at
-                ]
-                await self._forget(queue, back, now)
-            finally:
-                desk.ledger.over(len(done))
+                answers[index] = Placed.PLACED if index in back else Placed.FULL
+            await self._forget([items[index] for index in back], [moved[index] for index in back])
         return answers
 
-    async def _publish(self, queue: Queue, deliveries: Sequence[Delivery]) -> list[int]:
-        """Put them into their queue; for each the number of its message, 0 if it is not there."""
+    async def _publish(self, queue: Queue, deliveries: Sequence[Delivery]) -> list[bool]:
+        """Put them into their queue; return for each whether it is there."""
         gauge = self._desk.depths.gauge(queue)
         stored = 0
         try:
@@ -97,31 +76,19 @@ class Placement:
             stored = sum(isinstance(one, Stored) and not one.duplicate for one in outcomes)
         finally:
             gauge.came(len(deliveries), stored)
-        return [one.seq if isinstance(one, Stored) else 0 for one in outcomes]
+        return [isinstance(one, Stored) for one in outcomes]
 
-    async def _forget(self, queue: Queue, back: Sequence[_Back], now: float) -> None:
-        if not back:
+    async def _forget(self, items: Sequence[Placing], deliveries: Sequence[Delivery]) -> None:
+        if not items:
             return
+        now = self._desk.clock.now_s()
         rows: list[dict[str, Any]] = [
-            audit_row(delivery, one.place, "parked", now, one.note) for one, delivery, _ in back
+            audit_row(delivery, one.place, "parked", now, one.note)
+            for one, delivery in zip(items, deliveries, strict=True)
         ]
-        desk = self._desk
-        await desk.ledger.freshen()
-        changes: list[Change] = []
-        keys: list[bytes] = []
-        for one, delivery, seq in back:
-            end = names.leaving_of(one.delivery)
-            coming = names.coming_of(queue, seq, delivery.ref)
-            came = not desk.ledger.has(coming)
-            changes += of_move(
-                queue.topic, came=came, ended=desk.ledger.has(end), queued=True, routes=False
-            )
-            keys += [end, coming]
-        desk.ledger.remember(keys, now)
-        await desk.ledger.commit(changes)
-        desk.forgets.add([(one.delivery.id, one.delivery.hop) for one, _, _ in back], rows)
-        await desk.forgets.carry_out()
-        desk.ledger.sure(keys, now)
+        forgets = self._desk.forgets
+        forgets.add([(one.delivery.id, one.delivery.hop) for one in items], rows)
+        await forgets.carry_out()
 
     async def _declare_dead(self, one: Placing, moved: Delivery, now: float) -> Placed:
         row = audit_row(moved, one.place, "parked", now, one.note)

@@ -8,13 +8,11 @@ whose next place gave no answer is `lost`: never the next try, or it would be in
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from eventflow.delivery import (
-    COMMON,
     Dead,
     Delivered,
     Delivery,
@@ -26,7 +24,7 @@ from eventflow.delivery import (
     Row,
 )
 from eventflow.engine.jetstream import names
-from eventflow.engine.jetstream.counting import of_move
+from eventflow.engine.jetstream.counting import End
 from eventflow.engine.jetstream.publishing import put_each
 from eventflow.engine.jetstream.stored import DUE, encode
 from eventflow.engine.jetstream.wire import Full, Item, Refused, Stored
@@ -36,7 +34,7 @@ from eventflow.errors import EngineUnavailable, StorageUnanswered, StorageUnavai
 from eventflow.storage.rows import kept_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from eventflow.engine.jetstream.counting import Change
     from eventflow.engine.jetstream.desk import Desk
@@ -52,14 +50,12 @@ class Leg:
 
     __slots__ = (
         "because",
-        "before",
+        "came",
         "delivery",
-        "dropped",
         "held",
         "note",
         "place",
         "routes",
-        "seq",
         "topic",
         "tries",
         "unknown",
@@ -77,12 +73,8 @@ class Leg:
         """Where it went."""
         self.delivery = held.delivery
         """As it is there."""
-        self.seq = 0
-        """Of its message there."""
-        self.before: Delivery | None = None
-        """What storage had of it before."""
-        self.dropped = False
-        """Whether storage has taken nothing: it was there before, and has gone on."""
+        self.came = False
+        """Whether a stream has stored it now: else it was there already, or is in no stream."""
         self.because = _FULL
         """What the last place said that did not take it."""
         self.unknown = False
@@ -196,8 +188,8 @@ class Settlement:
             for leg, outcome in zip(legs, outcomes, strict=True):
                 place = leg.tries.pop(0)
                 if isinstance(outcome, Stored):
-                    leg.place, leg.seq = place, outcome.seq
-                    stored += not outcome.duplicate
+                    leg.place, leg.came = place, not outcome.duplicate
+                    stored += leg.came
                 elif isinstance(outcome, Refused):
                     leg.because = _FULL if isinstance(outcome, Full) else str(outcome)
                 else:
@@ -215,7 +207,6 @@ class Settlement:
             coming.append(kept_of(leg.delivery, state, self._now))
             rows.append([self._row(leg, leg.tries[0], leg.delivery)])
         try:
-            await self._look_before(legs)
             refusals = await self._desk.storage.keep(coming, rows)
         except StorageUnanswered:  # it may be there: in the next place there would be two of it
             for leg in legs:
@@ -230,21 +221,6 @@ class Settlement:
                 leg.place = place
             else:
                 leg.because = refusal
-        await self._look_behind([leg for leg in legs if leg.place is not None])
-
-    async def _look_before(self, legs: Sequence[Leg]) -> None:
-        there = await self._desk.storage.get([leg.delivery.id for leg in legs])
-        before = {kept.delivery.id: kept.delivery for kept in there}
-        for leg in legs:
-            leg.before = before.get(leg.delivery.id)
-
-    async def _look_behind(self, legs: Sequence[Leg]) -> None:
-        """Find what storage took and dropped, as it was there before and has gone on already."""
-        new = [leg for leg in legs if leg.before is None]
-        with suppress(StorageUnavailable):  # it has answered that it took them
-            holds = await self._desk.storage.holds([(e.delivery.id, e.delivery.hop) for e in new])
-            for leg, held in zip(new, holds, strict=True):
-                leg.dropped = not held
 
     # the ledger and the trail -----------------------------------------------------------
 
@@ -263,15 +239,12 @@ class Settlement:
             await ledger.freshen()
             now = self._desk.clock.now_s()
             held = [step for step in steps if step.held.valid(now)]
-            changes: list[Change] = []
-            counted: dict[bytes, None] = {}
-            for step in held:
-                keys = _keys(step)
-                known = {key for key in keys if key in counted or ledger.has(key)}
-                changes += _changes(step, known)
-                counted |= dict.fromkeys(keys)
-            ledger.remember(list(counted), self._now)
-            if changes or counted:
+            leaving = {_key(step): step for step in held if _leaves(step)}
+            new = {key: _end(step) for key, step in leaving.items() if not ledger.has(key)}
+            again = {id(step) for key, step in leaving.items() if key not in new}
+            ledger.end(new, self._now)
+            changes = [one for step in steps for one in _arrivals(step, again=id(step) in again)]
+            if changes or leaving:  # also what was counted before: it may not be durable yet
                 await ledger.commit(changes)
         except EngineUnavailable:
             return []
@@ -307,7 +280,7 @@ class Settlement:
         )
         await asyncio.gather(*(self._wait_on(step) for step in stays))
         sure = [step for step, ended in zip(leaving, done, strict=True) if ended]
-        self._desk.ledger.sure([key for step in sure for key in _keys(step)], self._now)
+        self._desk.ledger.sure([_key(step) for step in sure], self._now)
 
     async def _wait_on(self, step: Step) -> None:
         """Let a delivery wait on where it is: a full lane has no room for a second one of it."""
@@ -328,7 +301,6 @@ class Settlement:
                 held = step.held
                 held.delivery = _owing(held.delivery, owed)
                 await self._desk.note(held, started=False)
-                self._desk.ledger.sure(_keys(step), self._now)
 
     def _answer(self, step: Step, *, sure: bool) -> Settled:
         if not sure or any(leg.unknown for leg in step.legs):
@@ -369,51 +341,31 @@ def _released(step: Step) -> bool:
     return any(isinstance(leg.place, Released) for leg in step.legs)
 
 
-def _changes(step: Step, known: Container[bytes]) -> Iterator[Change]:
-    """Yield what a step counts, of ends and comings that are not known."""
-    ended = _end(step) in known
-    for leg in step.legs:
-        if isinstance(leg.place, Delivered):
-            if not ended:
-                yield leg.topic, "delivered", 1
-        elif _comes(step, leg):
-            yield from of_move(
-                leg.topic,
-                came=not leg.dropped and _coming(leg) not in known,
-                ended=ended,
-                queued=isinstance(leg.place, Queued),
-                routes=leg.routes,
-            )
-    if isinstance(step.act, Route) and _ends(step) and not ended:
-        yield COMMON, "delivered", 1
-
-
-def _keys(step: Step) -> list[bytes]:
-    """Return what a step ends and brings, by what the ledger knows it."""
-    keys = [_end(step)] if _leaves(step) else []
-    for leg in step.legs:
-        if _comes(step, leg):
-            keys.append(_coming(leg))
-            if leg.before is not None:
-                keys.append(names.keeping_of(leg.delivery))
-    return keys
-
-
-def _comes(step: Step, leg: Leg) -> bool:
-    """Return whether it is in a place now that it was not in before."""
-    return isinstance(leg.place, Queued | Retrying | Parked | Dead) and not _stays(step)
-
-
-def _end(step: Step) -> bytes:
+def _key(step: Step) -> bytes:
+    """Return what the ledger knows the end of its message by."""
     held = step.held
     return names.end_of(held.queue, held.seq, held.delivery.ref)
 
 
-def _coming(leg: Leg) -> bytes:
-    if isinstance(leg.place, Parked | Dead):
-        return names.keeping_of(leg.before or leg.delivery)
-    kind = Kind.LANE if isinstance(leg.place, Retrying) else Kind.TOPIC
-    return names.coming_of(Queue(kind, leg.topic), leg.seq, leg.delivery.ref)
+def _end(step: Step) -> End:
+    """Return what the end of its message counts as: all there is to be said of routes."""
+    topic = step.held.queue.topic
+    went_on = isinstance(step.act, Route) or isinstance(step.legs[0].place, Delivered)
+    return End(topic, "delivered" if went_on else "moved")
+
+
+def _arrivals(step: Step, *, again: bool) -> Iterator[Change]:
+    """Yield what is counted of what it has brought into streams.
+
+    Args:
+        step: The act.
+        again: Whether the end of its message was counted before: what it brings is there twice.
+    """
+    for leg in step.legs:
+        if leg.came and isinstance(leg.place, Queued):
+            yield leg.topic, "placed", 1
+        if leg.came and again:
+            yield leg.topic, "repeated", 1
 
 
 def _owed(step: Step) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """How deliveries, notes and counters are written in messages.
 
-Each is the msgpack array `[FORMAT, what]`: nodes of this release and the next work side by side on
+Each is the msgpack array `[format, what]`: nodes of this release and the next work side by side on
 the same streams, and must be able to say "I can't read this" instead of misreading it.
 """
 
@@ -14,9 +14,6 @@ from eventflow.delivery import Delivery
 from eventflow.engine.carrying import Carriage
 
 T = TypeVar("T")
-
-FORMAT = 1
-"""Of what is written. Others are refused."""
 
 DUE = "Ef-Due"
 """Header of what waits in a lane: when it is due, seconds since 1970. The truth, not the alarm."""
@@ -42,8 +39,12 @@ class Counters(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     """What one node has counted of one topic, ever."""
 
     created: int = 0
+    """What no place has counted: of a file that was moved here, more than came with it."""
     delivered: int = 0
     discarded: int = 0
+    """Of a file that was moved here. What is discarded since, storage counts."""
+    moved: int = 0
+    """Messages whose end was that they are in another place."""
     placed: int = 0
     """Messages that its moves put into the queue's stream. The others are events from a door."""
     repeated: int = 0
@@ -57,8 +58,8 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     since: float
     """When it began to count, seconds since 1970."""
     topics: dict[str, Counters]
-    unsure: bytes
-    """Fences of ends and comings that are counted, the latest last: servers may not know them."""
+    ends: bytes
+    """Ends that are counted, the latest last: servers may not know of them. See `ledger`."""
     move: Carriage | None = None
     """Of the move of a file: how far it has come. Its counters are those that the file had."""
     detours: dict[str, float] = {}
@@ -68,20 +69,25 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     begun: int = 0
     """Deliveries that it has begun to move, ever."""
     sure: int = 0
-    """How many of the first fences in `unsure` servers had confirmed."""
+    """How many of the first `ends` servers had confirmed."""
+    kinds: list[tuple[str, str]] = []
+    """What an end may count as, topic and counter, by the number it has in `ends`."""
+    marks: dict[str, int] = {}
+    """By place: how much it was ever given, as this node has seen it."""
 
+
+FORMATS: dict[type, int] = {Delivery: 1, Note: 1, Record: 2}
+"""What is written. Others are refused."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _open = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _format = msgspec.msgpack.Decoder(int).decode
-_decoders: dict[type, Any] = {
-    kind: msgspec.msgpack.Decoder(kind).decode for kind in (Delivery, Note, Record)
-}
+_decoders: dict[type, Any] = {kind: msgspec.msgpack.Decoder(kind).decode for kind in FORMATS}
 
 
 def encode(what: Delivery | Note | Record) -> bytes:
     """Return the body of a message."""
-    return _encode((FORMAT, what))
+    return _encode((FORMATS[type(what)], what))
 
 
 def decode(body: bytes, kind: type[T], where: str) -> T:
@@ -93,9 +99,11 @@ def decode(body: bytes, kind: type[T], where: str) -> T:
     try:
         parts = _open(body)
         held = _format(parts[0])
-        if held == FORMAT:
+        if held == FORMATS[kind]:
             found: T = _decoders[kind](parts[1])
             return found
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError) as error:
         raise Unreadable(f"{where} is damaged: {error}") from error
-    raise Unreadable(f"{where} is written in format {held}, this EventFlow reads format {FORMAT}")
+    raise Unreadable(
+        f"{where} is written in format {held}, this EventFlow reads format {FORMATS[kind]}"
+    )

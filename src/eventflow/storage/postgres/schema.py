@@ -2,8 +2,8 @@
 
     kept      what is parked or dead, a row a delivery; `leased_*`: who is recovering it
     fence     the greatest hop of a delivery that was ever held, or told to be forgotten
-    tally     how much is held and was discarded, a row a node, topic and state: nodes wait for
-              nobody else's count, and the sum over nodes is exact
+    tally     how much is held, has arrived, was forgotten and was discarded, a row a node, topic
+              and state: nodes wait for nobody else's count, and the sum over nodes is exact
     audit     the trail: a chain a node
     override  settings made at run time, a row a topic
     step      which steps this database has been through
@@ -74,6 +74,12 @@ CREATE TABLE eventflow.audit (
 );
 CREATE INDEX audit_ref ON eventflow.audit (ref, at_us) WHERE ref IS NOT NULL;
 CREATE TABLE eventflow.override (topic text COLLATE "C" PRIMARY KEY, settings text NOT NULL);
+""",
+    # What has been held until now has arrived; of what had been forgotten nothing is known.
+    """
+INSERT INTO eventflow.tally (node, topic, state, deliveries, bytes)
+SELECT node, topic, 'arrived', sum(deliveries), 0 FROM eventflow.tally
+WHERE state IN ('parked', 'dead', 'discarded') GROUP BY node, topic;
 """,
 )
 """Times are integer microseconds since 1970."""

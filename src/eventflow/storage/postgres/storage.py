@@ -17,7 +17,7 @@ from eventflow.storage.columns import STATES
 from eventflow.storage.postgres import trail
 from eventflow.storage.postgres.link import Link, connect
 from eventflow.storage.postgres.shelf import PostgresShelf, Tallied
-from eventflow.storage.protocol import FENCE_S, Filter, Usage, Verdict
+from eventflow.storage.protocol import FENCE_S, Filter, Tally, Usage, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -83,7 +83,13 @@ class PostgresStorage:
             if together and any(answers):
                 return [next(filter(None, answers))] * len(items)
             await shelf.keep(list(coming.values()), now)
-            await shelf.count_up(_moved([before.get(id) for id in coming], coming.values()))
+            change = _moved([before.get(id) for id in coming], coming.values())
+            change.update(
+                (kept.delivery.topic, "arrived", "deliveries")
+                for id, kept in coming.items()
+                if id not in before
+            )
+            await shelf.count_up(change)
             await trail.append(connection, self._chain, self._key, written)
         self._used_bytes = used
         return answers
@@ -112,7 +118,9 @@ class PostgresStorage:
             await shelf.remove([kept.delivery.id for kept in gone])
             await shelf.fence(pairs, now)
             await shelf.sweep(now - FENCE_S)
-            await shelf.count_up(_moved(gone, ()))
+            change = _moved(gone, ())
+            change.update((kept.delivery.topic, "forgotten", "deliveries") for kept in gone)
+            await shelf.count_up(change)
             await trail.append(connection, self._chain, self._key, rows)
         self._used_bytes -= sum(kept.size_bytes for kept in gone)
         return existed
@@ -129,11 +137,20 @@ class PostgresStorage:
         self._used_bytes = _used(found)
         return {key: value for key, value in found.items() if key[1] in STATES}
 
-    async def discarded(self) -> Mapping[str, int]:
-        """Return how many deliveries of each topic were ever discarded here."""
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes on other machines may use the same storage."""
+        return True
+
+    async def tallies(self) -> Mapping[str, Tally]:
+        """Return what has become of the deliveries of each topic, as of one moment."""
         async with self._shelf() as (_, shelf):
             found = await shelf.totals()
-        return {topic: count for (topic, state), (count, _) in found.items() if state not in STATES}
+        self._used_bytes = _used(found)
+        by_topic: dict[str, dict[str, int]] = {}
+        for (topic, state), (count, _) in found.items():
+            by_topic.setdefault(topic, {})[state] = count
+        return {topic: Tally(**counts) for topic, counts in by_topic.items()}
 
     def resize(self, max_bytes: int) -> None:
         """Keep to so many bytes from now on."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from tests.engine.test_jetstream import OnOneServer
 
 from eventflow.delivery import COMMON
+from eventflow.engine.jetstream.wire import Full
 from eventflow.engine.protocol import Plan, TopicPlan
-from eventflow.errors import QueueFull
+from eventflow.errors import EngineUnavailable, QueueFull
 from eventflow.testing.engine_bench import COMMON_QUEUE, EngineBench, events, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventflow.engine.jetstream.wire import Item, Stored
 
 pytestmark = pytest.mark.slow  # a real server
 
@@ -33,3 +41,29 @@ class TestDoors(OnOneServer, EngineBench):
         assert len(await walk(one, COMMON_QUEUE)) == 18
         for engine in self.opened:
             await engine.close()
+
+    @pytest.mark.parametrize("room", [True, False])
+    async def test_a_server_that_is_full_and_shows_room_refuses_nothing_for_sure(
+        self, monkeypatch: pytest.MonkeyPatch, *, room: bool
+    ) -> None:
+        """One that others have left behind says "full", while their leader stores it."""
+        one = await self.start(PLAN)
+        if not room:
+            await one.accept(events(18))
+        wire = one._desk.wire  # noqa: SLF001  # the only seam
+        put_all, left_behind = wire.put_all, [True] * 2
+
+        async def put_all_but(items: Sequence[Item]) -> Stored:
+            if left_behind:
+                left_behind.pop()
+                raise Full(10077, 503, "maximum messages exceeded")
+            return await put_all(items)
+
+        monkeypatch.setattr(wire, "put_all", put_all_but)
+        urgent = events(3, "high", "u")
+        with pytest.raises(EngineUnavailable if room else QueueFull):
+            await one.accept(urgent)
+        left_behind[:] = [True]
+        if room:
+            assert [one.duplicate for one in await one.accept(urgent)] == [False] * 3
+        await one.close()

@@ -98,6 +98,15 @@ class Depths:
         """Ask the server for all of them."""
         await asyncio.gather(*(self._ask(gauge) for gauge in list(self.gauges.values())))
 
+    async def held(self, gauge: Gauge) -> int:
+        """Return how many messages the server says are in it.
+
+        Raises:
+            EngineUnavailable: no answer.
+        """
+        state = await self._state(gauge)
+        return gauge.capacity if state is None else int(state["messages"])
+
     async def settle(self) -> None:
         """Wait until server and node agree, or long enough; then the server's word counts."""
         await asyncio.gather(*(self._agree(gauge) for gauge in list(self.gauges.values())))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from eventflow.engine.jetstream.desk import Desk
+    from eventflow.engine.jetstream.wire import Stored
     from eventflow.engine.protocol import Queue
     from eventflow.event import Event
 
@@ -29,6 +30,10 @@ _ATOMIC_MAX = 1_000
 """What the server takes as one batch."""
 _ROUNDS = 5
 """How often duplicates are looked for before giving up: each finds some, or the batch is stored."""
+_SAID_BY_WHOM = (
+    "a server refuses it ({}) and shows room for it: the others may have left that server behind, "
+    "and their leader may have stored it. Send it again, with the same ids"
+)
 
 
 class Arrival(NamedTuple):
@@ -126,7 +131,7 @@ class Entrance:
         try:
             for _ in range(_ROUNDS):
                 try:
-                    stored = await self._desk.wire.put_all([self._item(one) for one in rest])
+                    stored = await self._put(rest)
                 except (Duplicated, EngineUnavailable) as error:
                     # Some are known: from before, or from an attempt that was stored after all.
                     found = await self.found(rest)
@@ -151,6 +156,32 @@ class Entrance:
             self._failed(call, EngineUnavailable(f"the server refuses an event: {refused}"))
         except Exception as error:  # noqa: BLE001  # whoever called is told
             self._failed(call, error)
+
+    async def _put(self, arrivals: Sequence[Arrival]) -> Stored:
+        """Store them, or none.
+
+        A server that the others have left behind takes itself for the leader still, and says "full"
+        of what it could not agree on with them, while their leader stores it. It shows room then.
+        """
+        said = ""
+        for _ in range(2):  # there may be room again
+            try:
+                return await self._desk.wire.put_all([self._item(one) for one in arrivals])
+            except Full as full:
+                if not await self._shows_room(arrivals):
+                    raise
+                said = full.text
+        raise EngineUnavailable(_SAID_BY_WHOM.format(said))
+
+    async def _shows_room(self, arrivals: Sequence[Arrival]) -> bool:
+        """Return whether the stream, asked now, has room for all of them, promised as it is."""
+        depths = self._desk.depths
+        gauge = depths.gauge(self._queue)
+        try:
+            held = await depths.held(gauge)
+        except EngineUnavailable:
+            return True  # then nobody knows
+        return held + len(arrivals) <= gauge.capacity
 
     def _stored(self, call: Call, new: list[Arrival]) -> None:
         call.receipts |= {arrival.key: Receipt(arrival.ref) for arrival in new}

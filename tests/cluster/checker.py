@@ -42,6 +42,8 @@ class Verdict:
     made_up: list[str] = field(default_factory=list)
     let_in: list[str] = field(default_factory=list)
     too_full: list[str] = field(default_factory=list)
+    shown_again: list[str] = field(default_factory=list)
+    """Queues that a server showed above their capacity by what had gone already."""
     too_early: bool = False
     samples: int = 0
     """Depths that were looked at."""
@@ -86,6 +88,7 @@ class Verdict:
             "made_up": len(self.made_up),
             "let_in_though_refused": len(self.let_in),
             "above_capacity": len(self.too_full),
+            "above_capacity_by_what_had_gone": self.shown_again,
             "depths_looked_at": self.samples,
             "done": self.done,
             "dead": self.dead,
@@ -121,6 +124,9 @@ class _Reading:
         self.too_full: list[str] = []
         self.depths: dict[str, Fact] = {}
         """By queue: the latest."""
+        self.again: Counter[str] = Counter()
+        """By queue: messages that had gone, and are shown again."""
+        self.shown_again: list[str] = []
         self.busy_at = self.still_at = 0.0
 
     def take(self, fact: Fact) -> None:
@@ -161,14 +167,21 @@ class _Reading:
         self.samples += 1
         before = self.depths.get(fact.topic, fact)
         self.depths[fact.topic] = fact
-        if fact.held > fact.capacity:
-            came = fact.given - before.given
-            gone = came - (fact.held - before.held)
-            self.too_full.append(
-                f"{fact.topic} {fact.held} of {fact.capacity}, says {fact.node}; "
-                f"{fact.at - before.at:.1f} s before: {before.held}, says {before.node}; "
-                f"since then {came} came, {gone} went"
-            )
+        came = fact.given - before.given
+        gone = came - (fact.held - before.held)
+        # A server that was killed shows what was stored first, and lets go of what was acked
+        # later. Each message is numbered, so that what came can be told from what is there again.
+        self.again[fact.topic] = max(0, self.again[fact.topic] - gone)
+        if fact.held <= fact.capacity:
+            self.again[fact.topic] = 0
+            return
+        told = (
+            f"{fact.topic} {fact.held} of {fact.capacity}, says {fact.node}; "
+            f"{fact.at - before.at:.1f} s before: {before.held}, says {before.node}; "
+            f"since then {came} came, {gone} went"
+        )
+        held = fact.held - self.again[fact.topic]
+        (self.too_full if held > fact.capacity else self.shown_again).append(told)
 
     def verdict(self) -> Verdict:
         """Return what it shows."""
@@ -190,6 +203,7 @@ class _Reading:
             made_up=_named(pair for pair in ended if pair[1] not in self.wanted.get(pair[0], ())),
             let_in=_named(pair for pair in ended if self.answers.get(pair[0]) == "refused"),
             too_full=self.too_full,
+            shown_again=self.shown_again,
             too_early=self.still_at <= self.busy_at,
             samples=self.samples,
             done=self.done.total(),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def history(*lines: str) -> list[Fact]:
-    """Return facts a second apart: "accepted e1", "done e1 mail n1", "depth mail 5/10"."""
+    """Return facts a second apart: "accepted e1", "done e1 mail n1", "depth mail 5/10 70"."""
     return [_fact(float(at), line) for at, line in enumerate(lines, start=1)]
 
 
@@ -24,7 +24,8 @@ def _fact(at: float, line: str) -> Fact:
         return Fact(what, at, words[0], topics=tuple(words[1:]))
     if what == "depth":
         held, _, capacity = words[1].partition("/")
-        return Fact(what, at, topic=words[0], held=int(held), capacity=int(capacity))
+        given = int(words[2]) if len(words) > 2 else 0
+        return Fact(what, at, topic=words[0], held=int(held), capacity=int(capacity), given=given)
     names = ("id", "topic", "node")
     return Fact(what, at, **dict(zip(names, words, strict=False)))  # type: ignore[arg-type]  # ours
 
@@ -95,8 +96,24 @@ class TestLetIn:
 
 class TestCapacity:
     def test_one_too_many(self) -> None:
-        (told,) = judge(history(*WELL, "depth mail 11/10")).too_full
+        (told,) = judge(history(*WELL, "depth mail 11/10 1")).too_full
         assert told.startswith("mail 11 of 10"), told
+
+    def test_what_was_let_in(self) -> None:
+        found = judge(history(*WELL, "depth mail 9/10 50", "depth mail 12/10 53"))
+        assert len(found.too_full) == 1
+        assert found.shown_again == []
+
+    def test_what_had_gone_and_is_shown_again(self) -> None:
+        """A server that was killed is asked before it has let go of what was acked."""
+        lines = ("depth mail 9/10 50", "depth mail 14/10 51", "depth mail 13/10 51")
+        found = judge(history(*WELL, *lines, "still"))
+        assert (len(found.shown_again), found.faults) == (2, [])
+
+    def test_what_is_let_in_beside_what_is_shown_again(self) -> None:
+        lines = ("depth mail 9/10 50", "depth mail 14/10 51", "depth mail 16/10 53")
+        found = judge(history(*WELL, *lines))
+        assert (len(found.shown_again), len(found.too_full)) == (1, 1)
 
 
 class TestTooEarly:

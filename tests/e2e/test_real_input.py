@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.e2e.installations import EACH, proof_name
 
 from eventflow import EventFlow
 from eventflow.app.eventflow import Surroundings
@@ -21,6 +22,8 @@ from eventflow.app.serving import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.e2e.installations import Installation
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "github-deliveries.ndjson"
 TOPICS = ("left", "middle", "right")
@@ -72,12 +75,8 @@ def cloudevents() -> list[dict[str, Any]]:
     ]
 
 
-def configuration(folder: Path, base: str, types: list[str]) -> str:
-    text = f"""
-[engine]
-url = "sqlite:{folder}/e.db"
-[storage]
-url = "sqlite:{folder}/e.db"
+def configuration(installed: str, base: str, types: list[str]) -> str:
+    text = f"""{installed}
 [server]
 port = 0
 [log]
@@ -95,7 +94,9 @@ sink = {{ type = "http", url = "{base}/{name}", allow_private = true }}
     return text
 
 
-async def story(folder: Path, seed: int) -> tuple[dict[str, Any], Endpoints, set[str]]:
+async def story(
+    folder: Path, installed: str, seed: int
+) -> tuple[dict[str, Any], Endpoints, set[str]]:
     events = cloudevents()
     chance = random.Random(seed)
     spoiled = {event["id"] for event in chance.sample(events, SPOILED)}
@@ -109,7 +110,7 @@ async def story(folder: Path, seed: int) -> tuple[dict[str, Any], Endpoints, set
 
     config = folder / "eventflow.toml"
     types = sorted({event["type"] for event in events})
-    config.write_text(configuration(folder, f"http://{host}:{port}", types))
+    config.write_text(configuration(installed, f"http://{host}:{port}", types))
     flow = EventFlow(config, surroundings=Surroundings(environ={}, random_source=chance))
     stop = asyncio.Event()
     opened: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -155,12 +156,13 @@ def hold_against_chance(tries: Counter[int], total: int) -> dict[int, tuple[int,
     return bins
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("installation", EACH)
 def test_real_deliveries_reach_endpoints_that_fail(
-    tmp_path: Path, seed: int, proof: Callable[..., dict[str, Any]]
+    installation: Installation, tmp_path: Path, seed: int, proof: Callable[..., dict[str, Any]]
 ) -> None:
-    stats, endpoints, spoiled = asyncio.run(story(tmp_path, seed))
+    with installation(tmp_path) as installed:
+        stats, endpoints, spoiled = asyncio.run(story(tmp_path, installed, seed))
 
     delivered = sum(stats["topics"][name]["delivered"] for name in TOPICS)
     assert stats["unaccounted"] == 0
@@ -174,7 +176,7 @@ def test_real_deliveries_reach_endpoints_that_fail(
     tries = Counter(len(seen) for seen in good.values())
     bins = hold_against_chance(tries, len(good))
     proof(
-        "real-input",
+        proof_name("real-input", installation),
         accepted=stats["accepted"],
         delivered=delivered,
         dead=len(stats["dead"]),

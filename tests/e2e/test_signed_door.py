@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.e2e.installations import EACH, proof_name
 from tests.e2e.test_real_input import Endpoints, until_still
 from tests.e2e.test_webhooks import SECRET, requests
 from tests.ports import free_port
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractContextManager
     from email.message import EmailMessage
+
+    from tests.e2e.installations import Installation
 
 ROOT = Path(__file__).parents[2]
 TOPICS = ("api", "db", "email")
@@ -56,16 +59,12 @@ class Greylist:
         return "451 4.3.0 lost in the queue" if self._chance.random() < LOST_ANSWERS else None
 
 
-def configuration(folder: Path, port: int, api: str, mail_port: int) -> str:
+def configuration(folder: Path, installed: str, port: int, api: str, mail_port: int) -> str:
     policy = """
 retry = { base = "20ms", max = "500ms" }
 recovery = { after = "1s", rate = "1000/s", max_rounds = 50 }
 """
-    return f"""
-[engine]
-url = "sqlite:{folder}/e.db"
-[storage]
-url = "sqlite:{folder}/e.db"
+    return f"""{installed}
 [server]
 port = {port}
 tokens = [{{ name = "ops", role = "admin", secret = "1234567890123456" }}]
@@ -194,7 +193,7 @@ async def trouble(
 
 
 async def story(
-    folder: Path, seed: int, outage: Callable[[Path], AbstractContextManager[None]]
+    folder: Path, installed: str, seed: int, outage: Callable[[Path], AbstractContextManager[None]]
 ) -> dict[str, Any]:
     chance = random.Random(seed)
     sent = requests()
@@ -209,7 +208,8 @@ async def story(
         aiohttp.ClientSession(node.url, headers=headers) as session,
         aiohttp.ClientSession(node.url) as github,
     ):
-        (folder / "eventflow.toml").write_text(configuration(folder, port, api, mail.port))
+        text = configuration(folder, installed, port, api, mail.port)
+        (folder / "eventflow.toml").write_text(text)
         await node.start(session)
         try:
             half = len(sent) // 2
@@ -237,16 +237,18 @@ async def story(
     }
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("outage", [locked, gone])
+@pytest.mark.parametrize("installation", EACH)
 def test_github_to_api_database_and_mail(
+    installation: Installation,
     outage: Callable[[Path], AbstractContextManager[None]],
     tmp_path: Path,
     seed: int,
     proof: Callable[..., dict[str, Any]],
 ) -> None:
-    told = asyncio.run(story(tmp_path, seed, outage))
+    with installation(tmp_path) as installed:
+        told = asyncio.run(story(tmp_path, installed, seed, outage))
 
     stats, mails = told["stats"], told["mails"]
     assert stats["unaccounted"] == 0
@@ -257,7 +259,7 @@ def test_github_to_api_database_and_mail(
     assert len(mails.taken) == EVENTS
     assert mails.seen.total() >= 2 * EVENTS
     proof(
-        f"signed-door-{outage.__name__}",
+        proof_name(f"signed-door-{outage.__name__}", installation),
         topics={name: stats["topics"][name]["delivered"] for name in TOPICS},
         dead=len(told["dead"]),
         rows=rows(tmp_path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import sqlite3
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import TYPE_CHECKING
@@ -67,11 +68,20 @@ def locked(path: Path) -> Iterator[None]:
 @contextmanager
 def gone(path: Path) -> Iterator[None]:
     """Let the file be away, as when its disk is."""
-    away = path.rename(path.with_suffix(".away"))
-    path.mkdir()  # so that no new one is made meanwhile
+    away = path.with_suffix(".away")
+    away.mkdir()
+    _exchange(path, away)  # a directory in its place, so that no new file is made meanwhile
     yield
-    path.rmdir()
-    away.rename(path)
+    _exchange(path, away)
+    away.rmdir()
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Give each the other's name, at one moment: renameat2(2)."""
+    here, exchange = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(here, bytes(one), here, bytes(other), exchange) != 0:
+        raise OSError(ctypes.get_errno(), f"{one} and {other} could not be exchanged")
 
 
 def assert_whole(ledger: Census, path: Path, count: int) -> None:

@@ -228,7 +228,11 @@ class Depth(msgspec.Struct, frozen=True, gc=False):
 
 
 class Counts(msgspec.Struct, frozen=True, gc=False):
-    """One topic's line of the ledger. All but the depths never go back, nor start again."""
+    """One topic's line of the ledger. All but the depths never go back, nor start again.
+
+    But for `created` of a cluster: one too many while a delivery moves, and one less where two of
+    it meet, as servers that were killed have made two of one.
+    """
 
     created: int = 0
     delivered: int = 0

@@ -176,13 +176,13 @@ async def until_all_accept(one: Cluster, over_at: float) -> float:
     return -1.0 if found is None else round(found - over_at, 1)
 
 
-async def until_empty(one: Cluster, since: float) -> float:
+async def until_empty(one: Cluster, since: float, within_s: float = 2 * EMPTY_S) -> float:
     """Wait until all queues are empty.
 
     Returns:
-        Seconds since a moment; -1: not by twice the time allowed.
+        Seconds since a moment; -1: not within so many, twice the time allowed.
     """
-    still_at = await _within(since + 2 * EMPTY_S, lambda: one.watch.is_still)
+    still_at = await _within(since + within_s, lambda: one.watch.is_still)
     if still_at is None:
         return -1.0
     one.history.note("still", at=still_at)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LOAD_S = 4.0
 CUTS = 3
 ALWAYS, LAZY = "always", "default"
+LAZY_EMPTY_S = 75.0
+"""What servers have forgotten of what they hold may wait for ever: longer than leases last."""
 
 
 async def story(folder: Path, seed: int, replicas: int, sync: str) -> dict[str, Any]:
@@ -58,14 +60,17 @@ async def story(folder: Path, seed: int, replicas: int, sync: str) -> dict[str, 
             async with watched(one):
                 await tell_topics(one, "resume")
                 one.history.note("calm")
-                empty_s = await until_empty(one, at)
+                within_s = LAZY_EMPTY_S if sync == LAZY else 2 * EMPTY_S
+                empty_s = await until_empty(one, at, within_s)
                 await note_the_dead(one)
+                shown = max((look.waiting for look in one.watch.latest()), default=0)
     verdict = one.verdict()
     return {
         "seed": seed,
         **verdict.figures(),
         "broken_promises": verdict.faults,
         "empty_s": empty_s,
+        "shown_waiting": max(shown, one.watch.held),
     }
 
 
@@ -95,7 +100,7 @@ def test_servers_that_sync_lose_nothing(tmp_path: Path, seed: int, replicas: int
 def test_servers_as_they_come_lose_much_and_the_checker_says_so(tmp_path: Path, seed: int) -> None:
     found = asyncio.run(story(tmp_path, seed, 3, LAZY))
 
-    assert found["lost"] > 0, found
+    assert found["lost"] > found["shown_waiting"], found
     assert "lost: " in " ".join(found["broken_promises"])
 
 
@@ -117,4 +122,4 @@ def test_power_cuts(tmp_path: Path, seed: int, proof: Callable[..., dict[str, An
             if name.endswith(ALWAYS):
                 hold_against_the_bars(run)
             else:
-                assert run["lost"] > 0, run
+                assert run["lost"] > run["shown_waiting"], run

@@ -173,7 +173,7 @@ DELIVERED = Delivered()
 RELEASED = Released()
 
 
-class Delivery(msgspec.Struct, frozen=True, gc=False):
+class Delivery(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One event on its way to one topic."""
 
     event: Event
@@ -218,6 +218,11 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
         if self.event.extensions is None or self.expiry_lifted:
             return None
         return self.event.expires_at
+
+
+def topic_of(id: str) -> str:
+    """Return the topic of a delivery by its id: a ref has no dot."""
+    return id.partition(".")[2]
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

@@ -67,3 +67,22 @@ class TestDoors(OnOneServer, EngineBench):
         if room:
             assert [one.duplicate for one in await one.accept(urgent)] == [False] * 3
         await one.close()
+
+    async def test_what_the_leader_stored_meanwhile_is_not_refused(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With it the queue is full: so no room is shown, though the "full" was another's."""
+        one = await self.start(PLAN)
+        await one.accept(events(18, "high"))
+        wire = one._desk.wire  # noqa: SLF001  # the only seam
+        put_all = wire.put_all
+
+        async def put_all_behind(items: Sequence[Item]) -> Stored:
+            await put_all(items)
+            raise Full(10077, 503, "maximum messages exceeded")
+
+        monkeypatch.setattr(wire, "put_all", put_all_behind)
+        receipts = await one.accept(events(2, "high", "u"))
+        assert [receipt.duplicate for receipt in receipts] == [False] * 2
+        assert len(await walk(one, COMMON_QUEUE)) == 20
+        await one.close()

@@ -12,7 +12,7 @@ from eventflow.engine.jetstream import ledger as ledger_module
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.counting import End
 from eventflow.engine.jetstream.ends import RECORDED_MAX, REMEMBERED_S, UNSURE_S
-from eventflow.engine.jetstream.ledger import FRESH_S, Ledger, Moves
+from eventflow.engine.jetstream.ledger import FRESH_S, SILENT_S, Ledger, Moves
 from eventflow.engine.jetstream.marks import Marks
 from eventflow.engine.jetstream.wire import EXPECTED_OTHERWISE, Message, Refused, Stored
 from eventflow.errors import EngineUnavailable
@@ -361,6 +361,42 @@ async def test_it_is_told_of_one_that_ended_long_ago(servers: Servers) -> None:
     await end(other, "old:0")
 
     assert await counted(one, other) == [RECORDED_MAX + 1] * 2
+
+
+async def test_of_two_the_one_that_is_left_takes_its_count_back(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one was killed before it read that both had counted it, and never came back."""
+    one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
+    await end(other, "r1:0")
+    await end(one, "r1:0", "r2:0")
+    await one.refresh()
+    loop = asyncio.get_running_loop()
+    silent_since = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: silent_since + SILENT_S - 1)
+    await one.refresh()
+    assert one.counters("mail").delivered == 3
+    monkeypatch.setattr(loop, "time", lambda: silent_since + SILENT_S + 1)
+    await one.refresh()
+    assert one.counters("mail").delivered == 2
+    await one.commit()
+
+    again = await ledger(servers, "n2", NOW + 1)  # and if it does come back, its count stands
+    assert await counted(one, again) == [2, 2]
+
+
+async def test_what_two_have_counted_is_remembered_until_one_takes_it_back(
+    servers: Servers,
+) -> None:
+    one, other = await ledger(servers, "n1"), await ledger(servers, "n2")
+    await end(one, "r1:0")
+    await end(other, "r1:0", now=NOW)
+    await one.refresh()
+    later = NOW + REMEMBERED_S + 1
+    await one.refresh()
+    await end(one, "r2:0", now=later)
+
+    assert await counted(one, other) == [2, 2]
 
 
 async def test_what_could_not_be_taken_back_is_taken_back_later(servers: Servers) -> None:

@@ -172,7 +172,7 @@ class TestTwice(OnOneServer, EngineBench):
             asked.set()
             await asyncio.Event().wait()
 
-        self.monkeypatch.setattr(other.storage, "tallies", hang)
+        self.monkeypatch.setattr(other.storage, "turnover", hang)
         await asyncio.wait_for(asked.wait(), 5.0)
         await one.accept([event("1")], [Way(("a",), [0], 2)])
         await settle(one, await lease_one(one, topic("a")), DELIVERED)

@@ -15,7 +15,7 @@ from eventflow.errors import ConfigError, StorageUnanswered, StorageUnavailable
 from eventflow.storage.postgres import PostgresStorage, open_postgres
 from eventflow.storage.postgres.link import _cut, connect
 from eventflow.storage.postgres.schema import STEPS
-from eventflow.storage.protocol import Actor, Filter, Tally
+from eventflow.storage.protocol import Actor, Filter, Turnover
 from eventflow.testing import ManualClock
 from eventflow.testing.storage_contract import StorageContract, a_kept, hops, keep, refs
 
@@ -178,7 +178,7 @@ class TestTables:
         database.execute("DELETE FROM eventflow.step WHERE number > 1")
 
         async with opening() as storage:
-            assert await storage.tallies() == {"email": Tally(parked=2, arrived=3, discarded=1)}
+            assert await storage.turnover() == {"email": Turnover(parked=2, arrived=3, discarded=1)}
 
     async def test_of_a_later_release_they_are_left_alone(
         self, opening: Opening, database: Database

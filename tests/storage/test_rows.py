@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventflow.clock import rfc3339
-from eventflow.delivery import Attempt, Dead, Delivery, Parked, Reason, Row, Tally
+from eventflow.delivery import CLEAN, Attempt, Dead, Delivery, Parked, Reason, Row, Tally, topic_of
 from eventflow.errors import StorageUnavailable
 from eventflow.event import Event, from_parts
 from eventflow.storage.rows import decode, encode, kept_of, micros, seconds
@@ -59,6 +59,17 @@ def test_a_delivery_comes_back_as_it_was(delivery: Delivery) -> None:
 
     assert back == delivery
     assert type(back.wish) is type(delivery.wish)
+
+
+def test_one_that_met_no_trouble_shares_its_tally() -> None:
+    """By which a worker tells at once that it may run: for nearly all."""
+    delivery = Delivery(from_parts("1", "/shop", "order.placed"), "r1", "mail", 1.0)
+    assert decode(encode(delivery)).tally is CLEAN
+
+
+@given(DELIVERIES.filter(lambda delivery: "." not in delivery.ref))
+def test_its_id_tells_its_topic(delivery: Delivery) -> None:
+    assert topic_of(delivery.id) == delivery.topic
 
 
 def test_every_field_of_a_delivery_is_among_those_tried() -> None:

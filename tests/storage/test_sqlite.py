@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from eventflow.errors import StorageUnavailable
-from eventflow.storage.protocol import Actor, Tally
+from eventflow.storage.protocol import Actor, Turnover
 from eventflow.storage.sqlite import SqliteStorage, open_storage
 from eventflow.testing.storage_contract import StorageContract, a_kept, keep
 
@@ -51,9 +51,9 @@ class TestContract(StorageContract):
         connection.close()
 
         async with opening() as storage:
-            assert await storage.tallies() == {
-                "email": Tally(parked=2, arrived=3, discarded=1),
-                "db": Tally(parked=1, arrived=1),
+            assert await storage.turnover() == {
+                "email": Turnover(parked=2, arrived=3, discarded=1),
+                "db": Turnover(parked=1, arrived=1),
             }
 
     async def test_a_file_of_a_later_release_is_left_alone(

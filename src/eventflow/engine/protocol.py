@@ -230,8 +230,9 @@ class Depth(msgspec.Struct, frozen=True, gc=False):
 class Counts(msgspec.Struct, frozen=True, gc=False):
     """One topic's line of the ledger. All but the depths never go back, nor start again.
 
-    But for `created` of a cluster: one too many while a delivery moves, and one less where two of
-    it meet, as servers that were killed have made two of one.
+    But for those of a cluster whose servers or nodes were killed: what two nodes have counted one
+    of them takes back, and where two of one delivery meet, `created` is one less. While a delivery
+    moves it is one too many.
     """
 
     created: int = 0
@@ -251,7 +252,11 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def unaccounted(self) -> int:
-        """Deliveries that were created and are in no place. Anything but 0 is a bug."""
+        """Deliveries that were created and are in no place.
+
+        Anything but 0 while nothing moves is a bug, or something was taken away from outside: a
+        database put back to a backup, a stream removed.
+        """
         return self.created - (
             self.delivered
             + self.discarded

@@ -47,7 +47,7 @@ class Filter(msgspec.Struct, frozen=True, gc=False):
     """Delivery ids."""
 
 
-class Tally(msgspec.Struct, frozen=True, gc=False):
+class Turnover(msgspec.Struct, frozen=True, gc=False):
     """What has become of one topic's deliveries here. All but `parked` and `dead` only grow."""
 
     parked: int = 0
@@ -310,7 +310,7 @@ class Keeper(Storage, Protocol):
         """Whether other nodes on other machines may use the same storage."""
         ...
 
-    async def tallies(self) -> Mapping[str, Tally]:
+    async def turnover(self) -> Mapping[str, Turnover]:
         """Return what has become of the deliveries of each topic, as of one moment.
 
         Counted with what it counts, and nothing is counted twice: what arrived is what is here,

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import apsw
 import msgspec
 
-from eventflow.delivery import Row
+from eventflow.delivery import Row, topic_of
 from eventflow.errors import EventFlowError, StorageUnavailable
 from eventflow.storage import schema
 from eventflow.storage.acts import act_row, override_row, replayed, settings_row
 from eventflow.storage.audit import AuditLog, Head
-from eventflow.storage.protocol import FENCE_S, Filter, Tally, Usage, Verdict
+from eventflow.storage.protocol import FENCE_S, Filter, Turnover, Usage, Verdict
 from eventflow.storage.rows import micros
 from eventflow.storage.shelf import Shelf
 
@@ -185,10 +185,9 @@ class SqliteStorage:
         self, pairs: Sequence[tuple[str, int]], rows: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[bool]:
         def act() -> list[bool]:
-            held = {k.delivery.id: k.delivery.topic for k in self._shelf.get([i for i, _ in pairs])}
             existed = self._shelf.forget(pairs)
-            gone = [id for (id, _), did in zip(pairs, existed, strict=True) if did]
-            self._count(forgotten=Counter(held[id] for id in gone))
+            gone = (id for (id, _), did in zip(pairs, existed, strict=True) if did)
+            self._count(forgotten=Counter(map(topic_of, gone)))
             self._fence(pairs)
             self._audit.append(rows)
             return existed
@@ -202,11 +201,11 @@ class SqliteStorage:
     def shared(self) -> bool:
         return False
 
-    async def tallies(self) -> Mapping[str, Tally]:
-        def act() -> dict[str, Tally]:
+    async def turnover(self) -> Mapping[str, Turnover]:
+        def act() -> dict[str, Turnover]:
             held = self._shelf.totals()
             return {
-                topic: Tally(
+                topic: Turnover(
                     held.get((topic, "parked"), (0, 0))[0],
                     held.get((topic, "dead"), (0, 0))[0],
                     *counts,

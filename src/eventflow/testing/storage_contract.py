@@ -17,7 +17,7 @@ from eventflow.delivery import Attempt, Delivery, Reason
 from eventflow.errors import StorageUnavailable, UnknownName
 from eventflow.event import Event
 from eventflow.storage.audit import FIRST_PREVIOUS, FORMAT, canonical, link
-from eventflow.storage.protocol import Actor, AuditRow, Filter, Tally
+from eventflow.storage.protocol import Actor, AuditRow, Filter, Turnover
 from eventflow.storage.rows import kept_of
 from eventflow.testing.clock import ManualClock
 
@@ -393,8 +393,8 @@ class Acts(_Bench):
             answers = await storage.discard(["r1.email", "r1.email", "no.email"], SOMEBODY)
             assert answers == {"r1.email": "discarded", "no.email": "unknown"}
         async with opening() as storage:
-            assert await storage.tallies() == {
-                "email": Tally(parked=1, arrived=2, discarded=1),
+            assert await storage.turnover() == {
+                "email": Turnover(parked=1, arrived=2, discarded=1),
             }
             await keep(storage, a_kept("r1"))
             assert await storage.get(["r1.email"]) == []
@@ -409,12 +409,12 @@ class Acts(_Bench):
             await storage.forget([("r1.email", 3), ("r1.email", 3), ("r2.email", 4), ("no", 1)])
             await keep(storage, a_kept("r1"))  # it has gone on
         async with opening() as storage:
-            assert await storage.tallies() == {
-                "email": Tally(parked=2, arrived=3, forgotten=1),
-                "db": Tally(parked=1, arrived=1),
+            assert await storage.turnover() == {
+                "email": Turnover(parked=2, arrived=3, forgotten=1),
+                "db": Turnover(parked=1, arrived=1),
             }
             await keep(storage, a_kept("r1", hop=5))
-            assert (await storage.tallies())["email"] == Tally(parked=3, arrived=4, forgotten=1)
+            assert (await storage.turnover())["email"] == Turnover(parked=3, arrived=4, forgotten=1)
 
     async def test_settings_made_at_run_time_stay(self, opening: Opening) -> None:
         async with opening() as storage:

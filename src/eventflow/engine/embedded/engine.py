@@ -548,10 +548,10 @@ class EmbeddedEngine:
         if queue is None:
             return Depth()
         lane = self.state.lanes[topic]
-        return Depth(  # as their `queued` and `leased`: asked with every decision
-            sum(queue.counts),
-            len(queue.running) + queue.in_runs,
-            len(lane.heap) + len(lane.running),
+        return Depth(
+            queue.queued,
+            queue.leased,
+            lane.queued + lane.leased,
             queue.capacity,
             lane.capacity,
         )

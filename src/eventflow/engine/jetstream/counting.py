@@ -10,7 +10,8 @@ the delivery is in two places, is `created` twice, and has two ends.
 
 An end is of one message, and counted once by whoever sees it first in nobody's record. Servers that
 were killed give a message to a second node while the first one writes its record; then both have
-counted it, and the one of the greater name takes its count back when it reads the other's record.
+counted it, and the one of the greater name takes its count back when it reads the other's record;
+or the other does, once the first is dead.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ class End(NamedTuple):
 NOTHING = End("", "")
 
 
-def stands(mine: str, other: str) -> bool:
+def stands(mine: str, other: str, *, dead: bool) -> bool:
     """Return whether this node's count of an end stands, which another has counted, too.
 
-    Of all that counted it the one of the least name keeps it, whoever reads whose record first.
+    Of all that counted it the one of the least name keeps it, whoever reads whose record first;
+    but one that is dead takes nothing back, so its count stands before that of those who live.
     """
-    return mine < other
+    return mine < other and not dead

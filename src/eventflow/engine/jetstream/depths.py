@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eventflow.clock import from_rfc3339
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.wire import Refused
+from eventflow.errors import EngineUnavailable
 from eventflow.policy.admission import room
 
 if TYPE_CHECKING:
@@ -98,14 +99,14 @@ class Depths:
         """Ask the server for all of them."""
         await asyncio.gather(*(self._ask(gauge) for gauge in list(self.gauges.values())))
 
-    async def held(self, gauge: Gauge) -> int:
-        """Return how many messages the server says are in it.
-
-        Raises:
-            EngineUnavailable: no answer.
-        """
-        state = await self._state(gauge)
-        return gauge.capacity if state is None else int(state["messages"])
+    async def shows_room(self, queue: Queue, count: int) -> bool:
+        """Return whether so many more fit as the server tells it now; True where nobody tells."""
+        gauge = self.gauge(queue)
+        try:
+            state = await self._state(gauge)
+        except EngineUnavailable:
+            return True
+        return state is not None and state["messages"] + count <= gauge.capacity
 
     async def settle(self) -> None:
         """Wait until server and node agree, or long enough; then the server's word counts."""

@@ -28,7 +28,9 @@ RECORDED_MAX = 2_000
 """Ends in the record, for whoever leases one of them again.
 
 Those that no server has confirmed come first: they are leased again for sure, by any node, after a
-whole lease, when thousands of others have ended. Then the latest of the confirmed.
+whole lease, when thousands of others have ended. Then the latest of the confirmed: servers that are
+killed forget acks of their last second or so. A node that ends more in that time may have one
+counted twice that is first heard of by a node without memory, just started.
 """
 _KIND_BYTES = 2
 _SIZE = names.FENCE_BYTES + _KIND_BYTES
@@ -48,7 +50,7 @@ class Ends:
         self._sure: dict[bytes, _Entry] = {}
         """The latest last, as in the next one."""
         self._unsure: dict[bytes, _Entry] = {}
-        """Those that no server has confirmed."""
+        """Those that no server has confirmed, or that another node has counted, too."""
         self._kinds: dict[End, int] = {NOTHING: 0}
 
     def __contains__(self, key: bytes) -> bool:
@@ -85,11 +87,10 @@ class Ends:
         entry = self._unsure.get(key) or self._sure.get(key)
         return NOTHING if entry is None else _end(entry.told, list(self._kinds))
 
-    def renew(self, key: bytes) -> None:
-        """Have an end in the next record, as if it were the latest."""
-        for ends in (self._sure, self._unsure):
-            if key in ends:
-                ends[key] = ends.pop(key)
+    def contest(self, key: bytes) -> None:
+        """Name an end in each record from now on, for a node that has counted it, too."""
+        if key in self._sure:
+            self._unsure[key] = self._sure.pop(key)
 
     def take_back(self, key: bytes) -> None:
         """Count an end no longer; it is known all the same."""

@@ -132,10 +132,10 @@ class Entrance:
             for _ in range(_ROUNDS):
                 try:
                     stored = await self._put(rest)
-                except (Duplicated, EngineUnavailable) as error:
+                except (Duplicated, Full, EngineUnavailable) as error:
                     # Some are known: from before, or from an attempt that was stored after all.
                     found = await self.found(rest)
-                    if not found and isinstance(error, EngineUnavailable):
+                    if not found and not isinstance(error, Duplicated):
                         raise
                     call.receipts |= found
                     rest = [one for one in rest if one.key not in found]
@@ -168,20 +168,10 @@ class Entrance:
             try:
                 return await self._desk.wire.put_all([self._item(one) for one in arrivals])
             except Full as full:
-                if not await self._shows_room(arrivals):
+                if not await self._desk.depths.shows_room(self._queue, len(arrivals)):
                     raise
                 said = full.text
         raise EngineUnavailable(_SAID_BY_WHOM.format(said))
-
-    async def _shows_room(self, arrivals: Sequence[Arrival]) -> bool:
-        """Return whether the stream, asked now, has room for all of them, promised as it is."""
-        depths = self._desk.depths
-        gauge = depths.gauge(self._queue)
-        try:
-            held = await depths.held(gauge)
-        except EngineUnavailable:
-            return True  # then nobody knows
-        return held + len(arrivals) <= gauge.capacity
 
     def _stored(self, call: Call, new: list[Arrival]) -> None:
         call.receipts |= {arrival.key: Receipt(arrival.ref) for arrival in new}
@@ -202,11 +192,11 @@ class Entrance:
         topic = self._queue.topic
         if topic != COMMON:
             delivery = moved(delivery, topic, ROUTED, None, now, routes=True)
-        return Item(names.subject(self._queue, event, ref), key, encode(delivery))
+        return Item(names.subject(self._queue, event, ref, key), key, encode(delivery))
 
     async def _look_up(self, arrival: Arrival) -> Receipt | None:
         wire = self._desk.wire
-        subject = names.subject(self._queue, arrival.event, arrival.ref)
+        subject = names.subject(self._queue, *arrival)
         seq = await wire.known(subject, arrival.key)
         if seq is None:
             return None

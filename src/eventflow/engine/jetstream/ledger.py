@@ -40,6 +40,11 @@ FOLLOW_S = 0.2
 _ASK_AGAIN_S = 0.2
 _READS = int(HORIZON_S / _ASK_AGAIN_S)
 """How often a node reads its own record at its start until it is the latest."""
+SILENT_S = 60.0
+"""After what time without a record a node that has counted an end, too, is taken for dead.
+
+One that lives takes its count back within a second or two. Less than `REMEMBERED_S`.
+"""
 DETOUR_EVERY_S = 1.0
 """How often a topic's detours are noted."""
 
@@ -162,11 +167,18 @@ class Ledger:
         for found in latest:
             if found is not None:
                 self._take(found)
+        for node, other in self._others.items():
+            if began - other.came_at > SILENT_S:
+                self._take_back(node, other.ends, dead=True)
         self._fresh_at = began
+        self._forget_others(began)
+
+    def _forget_others(self, now: float) -> None:
+        """Forget what stood in their records long ago."""
         while self._by_others:
             first = next(iter(self._by_others))
             few = len(self._by_others) <= REMEMBERED_MAX
-            if few and began - self._by_others[first] < REMEMBERED_S:
+            if few and now - self._by_others[first] < REMEMBERED_S:
                 break
             del self._by_others[first]
 
@@ -211,7 +223,7 @@ class Ledger:
         self.marks.heard(record.marks)
         self._take_back(node, ends)
 
-    def _take_back(self, node: str, ends: Told) -> None:
+    def _take_back(self, node: str, ends: Told, *, dead: bool = False) -> None:
         """Count no longer what another node has counted, too, and whose count stands."""
         for key in ends:
             if key not in self._ends:
@@ -219,8 +231,8 @@ class Ledger:
             mine, theirs = self._ends.counted_as(key), ends.counted_as(key)
             if NOTHING in {mine, theirs}:
                 continue
-            if stands(self._node, node):
-                self._ends.renew(key)  # for the other to find it, however long ago it was
+            if stands(self._node, node, dead=dead):
+                self._ends.contest(key)  # for the other to find it, however long ago it was
             else:
                 self._add(mine, -1)
                 self._ends.take_back(key)

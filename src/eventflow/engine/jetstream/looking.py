@@ -12,7 +12,7 @@ from eventflow.engine.jetstream.stored import Unreadable, decode
 from eventflow.engine.jetstream.wire import Missing, Refused
 from eventflow.engine.protocol import Census, Counts, Depth, Found, Kind, Queue
 from eventflow.errors import EngineUnavailable
-from eventflow.storage.protocol import Tally
+from eventflow.storage.protocol import Turnover
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PAGE = 500
 _ALL = 10**9
-_NONE = Tally()
+_NONE = Turnover()
 _AGAIN_S = (0.05, 0.3, 1.0)
 """After what pauses the ledger is looked at again while it does not balance."""
 
@@ -33,7 +33,7 @@ class Looking:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._stored: Mapping[str, Tally] = {}
+        self._stored: Mapping[str, Turnover] = {}
         self._missing: Mapping[str, int] = {}
         """By topic: how many more had come to storage before it was put back."""
 
@@ -117,7 +117,7 @@ class Looking:
         """
         census = await self._census(walk=walk)
         for pause_s in _AGAIN_S:
-            if abs(census.unaccounted) <= census.moving:
+            if all(abs(one.unaccounted) <= census.moving for one in census.topics.values()):
                 break
             await asyncio.sleep(pause_s)
             census = await self._census(walk=walk)
@@ -144,7 +144,7 @@ class Looking:
         storage, marks = self._desk.storage, self._desk.ledger.marks
         of = "storage:" if storage.shared else f"storage of {self._desk.node}:"
         before = marks.now()  # what others see meanwhile is not missing
-        self._stored = await storage.tallies()
+        self._stored = await storage.turnover()
         self._missing = {
             topic: marks.lost(of + topic, self._stored.get(topic, _NONE).arrived, before)
             for topic in self._stored.keys() | within(of, before)

@@ -72,9 +72,9 @@ def head(queue: Queue) -> str:
     return f"ef.{'t' if queue.kind is Kind.TOPIC else 'r'}.{queue.topic}"
 
 
-def subject(queue: Queue, event: Event, ref: str) -> str:
-    """Return the subject of a delivery in a queue."""
-    return f"{head(queue)}.{RANKS[event.rank]}.{slot(event, ref)}.{event.key}.{ref}"
+def subject(queue: Queue, event: Event, ref: str, key: str = "") -> str:
+    """Return the subject of a delivery in a queue; `key` is the event's, where it is known."""
+    return f"{head(queue)}.{RANKS[event.rank]}.{slot(event, ref)}.{key or event.key}.{ref}"
 
 
 def ref_of(subject: str) -> str:

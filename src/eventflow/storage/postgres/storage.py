@@ -17,7 +17,7 @@ from eventflow.storage.columns import STATES
 from eventflow.storage.postgres import trail
 from eventflow.storage.postgres.link import Link, connect
 from eventflow.storage.postgres.shelf import PostgresShelf, Tallied
-from eventflow.storage.protocol import FENCE_S, Filter, Tally, Usage, Verdict
+from eventflow.storage.protocol import FENCE_S, Filter, Turnover, Usage, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -142,7 +142,7 @@ class PostgresStorage:
         """Whether other nodes on other machines may use the same storage."""
         return True
 
-    async def tallies(self) -> Mapping[str, Tally]:
+    async def turnover(self) -> Mapping[str, Turnover]:
         """Return what has become of the deliveries of each topic, as of one moment."""
         async with self._shelf() as (_, shelf):
             found = await shelf.totals()
@@ -150,7 +150,7 @@ class PostgresStorage:
         by_topic: dict[str, dict[str, int]] = {}
         for (topic, state), (count, _) in found.items():
             by_topic.setdefault(topic, {})[state] = count
-        return {topic: Tally(**counts) for topic, counts in by_topic.items()}
+        return {topic: Turnover(**counts) for topic, counts in by_topic.items()}
 
     def resize(self, max_bytes: int) -> None:
         """Keep to so many bytes from now on."""
@@ -355,7 +355,7 @@ def _used(totals: Mapping[tuple[str, str], tuple[int, int]]) -> int:
 
 
 def _moved(old: Sequence[Kept | None], new: Sequence[Kept] | Any) -> Tallied:
-    """Return what the tallies change by when `new` takes the place of `old`."""
+    """Return what the turnover change by when `new` takes the place of `old`."""
     change: Tallied = Tallied()
     for sign, items in ((-1, old), (1, new)):
         for kept in items:

@@ -175,6 +175,12 @@ def node(servers: Cluster, folder: Path, handler: Any) -> EventFlow:
     return flow
 
 
+def in_turn(events: int) -> list[bytes]:
+    """Return batches, each of one topic: the topics take turns, as in the floor."""
+    of_each = [batches(events // len(TOPICS), 500, topic=topic) for topic in TOPICS]
+    return [body for turn in zip(*of_each, strict=True) for body in turn]
+
+
 async def through(servers: Cluster, folder: Path, events: int, hops: int) -> dict[str, float]:
     """Accept batches, and wait until all is settled."""
 
@@ -183,8 +189,7 @@ async def through(servers: Cluster, folder: Path, events: int, hops: int) -> dic
 
     flow = node(servers, folder, nothing)
     await flow.start()
-    topics = TOPICS if hops == 1 else (None,)
-    bodies = [body for topic in topics for body in batches(events // len(topics), 500, topic=topic)]
+    bodies = in_turn(events) if hops == 1 else batches(events, 500)
     servers_s = cpu_s(servers)
     took = await measured(flow, bodies)
     servers_s = cpu_s(servers) - servers_s
@@ -210,7 +215,7 @@ def main() -> None:
     """Measure once."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=("floor", "node", "latency"))
-    parser.add_argument("--events", type=int, default=15_000)
+    parser.add_argument("--events", type=int, default=45_000)
     parser.add_argument("--hops", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()

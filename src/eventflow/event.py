@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from base64 import b32encode
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,6 +43,9 @@ class Priority(StrEnum):
 PRIORITIES: tuple[Priority, ...] = tuple(Priority)
 _RANKS: dict[Any, int] = {priority.value: rank for rank, priority in enumerate(PRIORITIES)}
 _NORMAL = _RANKS["normal"]
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
+"""What 10 bits are: the standard library's encoder takes twice as long for a key."""
 
 CORE_ATTRIBUTES = (
     "specversion",
@@ -289,7 +291,8 @@ def is_json_type(content_type: str) -> bool:
 
 def key_text(key: bytes) -> str:
     """Return 16 key bytes as RFC 4648 base32, lower case, unpadded: 26 characters."""
-    return b32encode(key).decode().rstrip("=").lower()
+    bits = int.from_bytes(key, "big") << 2  # 128 of them, 13 pairs of 5
+    return "".join([_PAIRS[bits >> at & 0x3FF] for at in range(120, -1, -10)])
 
 
 def check(event: Event) -> None:

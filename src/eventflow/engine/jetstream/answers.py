@@ -21,6 +21,20 @@ MORE_TIME = b"+WPI"
 _ANSWER_S = 3.0
 """How long the server may take before it is told again. Telling it twice changes nothing."""
 _ROUNDS = 4
+_SHORT = 9
+_DELIVERED_AT = 4
+
+
+def told_by(reply: str) -> tuple[int, int]:
+    """Return what the subject of a lease says: its message's sequence, how often it was delivered.
+
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>...` of 9 tokens, or, of more, with domain
+    and account before the stream (ADR-15 of NATS). The client's own reading of it makes a date, a
+    domain and two objects, too.
+    """
+    tokens = reply.split(".")
+    at = _DELIVERED_AT if len(tokens) == _SHORT else _DELIVERED_AT + 2
+    return int(tokens[at + 1]), int(tokens[at])
 
 
 class Answers:

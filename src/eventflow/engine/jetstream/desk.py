@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from eventflow.engine.jetstream.answers import ACK, give_back
@@ -20,7 +19,7 @@ from eventflow.errors import StorageUnavailable
 from eventflow.policy.priority import frame
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Collection, Coroutine, Mapping, Sequence
 
     from eventflow.clock import Clock
     from eventflow.engine.jetstream.leasing import Held
@@ -118,18 +117,21 @@ class Desk:
         """End leases; for each whether the server said so."""
         done = await self.wire.answers.give([(held.reply, ACK) for held in leases])
         at = asyncio.get_running_loop().time()
-        for held, ended in zip(leases, done, strict=True):
-            if ended:
-                self._gone.setdefault(held.queue, {})[held.seq] = at
-                self.depths.gauge(held.queue).left()
-                self.notes.drop(held.queue, [held.delivery.ref])
+        ended: dict[Queue, list[Held]] = {}
+        for held, sure in zip(leases, done, strict=True):
+            if sure:
+                ended.setdefault(held.queue, []).append(held)
             held.ended = True
             self.book.remove(held)
+        for queue, some in ended.items():
+            self._gone.setdefault(queue, {}).update((held.seq, at) for held in some)
+            self.depths.gauge(queue).left(len(some))
+            self.notes.drop(queue, [held.delivery.ref for held in some])
         return done
 
-    def is_gone(self, queue: Queue, seq: int) -> bool:
-        """Whether this node has acked a message that the server may still show."""
-        return self._gone.get(queue, {}).get(seq, -inf) > -inf
+    def gone(self, queue: Queue) -> Collection[int]:
+        """Return which messages this node has acked: the server may still show them."""
+        return self._gone.setdefault(queue, {})
 
     def forget_gone(self) -> None:
         """Forget acks that the server has carried out long ago."""

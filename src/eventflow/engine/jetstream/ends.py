@@ -68,10 +68,11 @@ class Ends:
 
     def add(self, ends: Mapping[bytes, End], now: float) -> None:
         """Remember ends that are being counted with the next record."""
+        numbers = {end: self._number(end) for end in set(ends.values())}
         for key, end in ends.items():
             self._sure.pop(key, None)
             self._unsure.pop(key, None)  # to be the latest
-            self._unsure[key] = _Entry(now, key + self._number(end))
+            self._unsure[key] = _Entry(now, key + numbers[end])
         self._forget(now)
 
     def confirm(self, keys: Iterable[bytes], now: float) -> None:

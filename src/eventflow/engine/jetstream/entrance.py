@@ -8,15 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventflow.delivery import COMMON, Delivery
+from eventflow.delivery import Delivery
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.publishing import BATCH_MAX
 from eventflow.engine.jetstream.stored import encode
 from eventflow.engine.jetstream.wire import Duplicated, Full, Item, Refused
-from eventflow.engine.moves import moved
 from eventflow.engine.protocol import Receipt
 from eventflow.errors import EngineUnavailable, QueueFull
-from eventflow.policy.decide import ROUTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -188,10 +186,8 @@ class Entrance:
     def _item(self, arrival: Arrival) -> Item:
         event, ref, key = arrival
         now = self._desk.clock.now_s()
-        delivery = Delivery(event, ref, COMMON, accepted_at=now, entered_at=now)
-        topic = self._queue.topic
-        if topic != COMMON:
-            delivery = moved(delivery, topic, ROUTED, None, now, routes=True)
+        # In a topic it is what a route from common would have made of it: hop 0, and no trouble.
+        delivery = Delivery(event, ref, self._queue.topic, accepted_at=now, entered_at=now)
         return Item(names.subject(self._queue, event, ref, key), key, encode(delivery))
 
     async def _look_up(self, arrival: Arrival) -> Receipt | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventflow.delivery import COMMON, Delivery
 from eventflow.engine.jetstream import names
-from eventflow.engine.jetstream.answers import ACK, give_back
+from eventflow.engine.jetstream.answers import ACK, give_back, told_by
 from eventflow.engine.jetstream.notes import as_leased
 from eventflow.engine.jetstream.pulling import Tap
 from eventflow.engine.jetstream.stored import DUE, Unreadable, decode
@@ -61,13 +61,14 @@ class Held:
         "until",
     )
 
-    def __init__(self, queue: Queue, message: Msg, delivery: Delivery, until: float) -> None:
-        told = message.metadata
+    def __init__(
+        self, queue: Queue, reply: str, seq: int, times: int, delivery: Delivery, until: float
+    ) -> None:
         self.queue = queue
         self.delivery = delivery
-        self.reply = message.reply
-        self.seq: int = told.sequence.stream
-        self.times: int = told.num_delivered
+        self.reply = reply
+        self.seq = seq
+        self.times = times
         self.until = until
         """Until when it is ours, by this node's clock: a little before the server's."""
         self.settling = False
@@ -201,34 +202,35 @@ class Line:
         What a server had confirmed in its last moments before it was killed comes again, as if for
         the first time.
         """
-        desk, found = self._desk, []
-        again: list[Msg] = []
+        desk, queue, found = self._desk, self.queue, []
+        lease_s, gone, book, notes = desk.lease_s, desk.gone(queue), desk.book, desk.notes
+        again: list[str] = []
         with_notes: list[Held] = []
         for one in came:
-            told = one.message.metadata
-            seq = told.sequence.stream
-            if desk.is_gone(self.queue, seq):
-                again.append(one.message)
+            reply = one.message.reply
+            seq, times = told_by(reply)
+            if seq in gone:
+                again.append(reply)
                 continue
-            old = desk.book.get(self.queue, seq, one.since)
+            old = book.get(queue, seq, one.since)
             if old is not None:
-                old.reply, old.times = one.message.reply, told.num_delivered
-                old.until = one.since + desk.lease_s
+                old.reply, old.times = reply, times
+                old.until = one.since + lease_s
                 continue
             try:
                 delivery = decode(one.message.data, Delivery, "")
             except Unreadable as unreadable:
                 # A node of another release wrote it: others may read it; this one must not end it.
-                desk.unreadable = f"{names.stream(self.queue)} {seq}: {unreadable}"
-                await desk.nak([one.message.reply], _BACK_LATER_S)
+                desk.unreadable = f"{names.stream(queue)} {seq}: {unreadable}"
+                await desk.nak([reply], _BACK_LATER_S)
                 continue
-            held = Held(self.queue, one.message, delivery, one.since + desk.lease_s)
-            if held.times > 1 or desk.notes.may_have(self.queue, delivery.ref):
+            held = Held(queue, reply, seq, times, delivery, one.since + lease_s)
+            if times > 1 or notes.may_have(queue, delivery.ref):
                 with_notes.append(held)
             found.append(held)
-            desk.book.add(held)
+            book.add(held)
         await asyncio.gather(*(self._with_note(held) for held in with_notes))
-        await desk.wire.answers.give([(message.reply, ACK) for message in again])
+        await desk.wire.answers.give([(reply, ACK) for reply in again])
         return found
 
     async def _with_note(self, held: Held) -> None:

@@ -8,6 +8,7 @@ ledger of all; that of a node which has died is never dropped.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -321,8 +322,8 @@ class Ledger:
 
     def end(self, ends: Mapping[bytes, End], now: float) -> None:
         """Count these ends, durably with the next record."""
-        for end in ends.values():
-            self._add(end, 1)
+        for end, count in Counter(ends.values()).items():
+            self._add(end, count)
         self._ends.add(ends, now)
 
     async def carry(

@@ -49,7 +49,7 @@ class Looking:
             return None  # no ref, and no token of a subject
         subject = f"{names.head(queue)}.*.*.*.{ref}"
         message = await self._desk.wire.get(names.stream(queue), seq=1, next_by_subj=subject)
-        if message is None or self._desk.is_gone(queue, message.seq):
+        if message is None or message.seq in self._desk.gone(queue):
             return None
         note = None
         if self._desk.notes.may_have(queue, ref):
@@ -69,11 +69,8 @@ class Looking:
                 page = await self._desk.wire.read(stream, subjects, after, wanted)
             except (Missing, Refused):
                 break
-            found += [
-                self._found(queue, message, notes)
-                for message in page
-                if not self._desk.is_gone(queue, message.seq)
-            ]
+            gone = self._desk.gone(queue)
+            found += [self._found(queue, one, notes) for one in page if one.seq not in gone]
             if len(page) < wanted:
                 break
             after = page[-1].seq

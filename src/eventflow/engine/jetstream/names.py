@@ -42,7 +42,7 @@ RANKS = tuple(priority.value for priority in PRIORITIES)
 COMMON_QUEUE = Queue(Kind.TOPIC, COMMON)
 FENCE_BYTES = 8
 
-_SLOTS = 16
+_SLOTS = tuple(f"{number:02d}" for number in range(16))
 _TOPIC_STREAM = "EF_T_"
 _LANE_STREAM = "EF_R_"
 
@@ -83,10 +83,11 @@ def ref_of(subject: str) -> str:
 
 
 def slot(event: Event, ref: str) -> str:
-    """Return the slot, 00 to 15: of the partition key, or of the ref where there is none."""
+    """Return the slot, 00 to 15: of the partition key, or any where there is none."""
     given = event.extension("partitionkey")
-    of = ref if given is None else str(given)
-    return f"{hashlib.sha256(of.encode()).digest()[0] % _SLOTS:02d}"
+    if given is None:
+        return _SLOTS[int(ref[-1], 16)]
+    return _SLOTS[hashlib.sha256(str(given).encode()).digest()[0] % len(_SLOTS)]
 
 
 def move_id(delivery: Delivery) -> str:

@@ -50,7 +50,7 @@ class Notes:
 
     def may_have(self, queue: Queue, ref: str) -> bool:
         """Whether there is a note, as far as this node knows."""
-        return names.note_subject(queue, ref) in self._written
+        return bool(self._written) and names.note_subject(queue, ref) in self._written
 
     async def write(self, queue: Queue, note: Note) -> None:
         """Keep a note.
@@ -91,6 +91,8 @@ class Notes:
 
     def drop(self, queue: Queue, refs: Sequence[str]) -> None:
         """Forget the notes of what has left the queue, by and by."""
+        if not self._written:  # nearly always
+            return
         for ref in refs:
             subject = names.note_subject(queue, ref)
             if subject in self._written:

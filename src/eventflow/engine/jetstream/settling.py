@@ -8,11 +8,13 @@ whose next place gave no answer is `lost`: never the next try, or it would be in
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from eventflow.delivery import (
+    DELIVERED,
     Dead,
     Delivered,
     Delivery,
@@ -85,12 +87,43 @@ class Leg:
         return not self.routes and self.held.queue == queue
 
 
-class Step(NamedTuple):
+class Fate(Enum):
+    """What becomes of a lease, once its act has tried its next places."""
+
+    OWES = "a topic has no place for it yet: the lease goes on"
+    GOES_BACK = "given back: it is leased at this hop again"
+    WAITS_ON = "waits on where it is: likewise"
+    LEAVES = "no lease of this hop comes after it: its end is counted, once"
+
+
+class Step:
     """One act."""
 
-    act: Settle | Route
-    held: Held
-    legs: list[Leg]
+    __slots__ = ("act", "fate", "held", "key", "legs")
+
+    def __init__(self, act: Settle | Route, held: Held, legs: list[Leg]) -> None:
+        self.act = act
+        self.held = held
+        self.legs = legs
+        self.key = names.end_of(held.queue, held.seq, held.delivery.ref)
+        """What the ledger knows the end of its message by."""
+        self.fate = Fate.OWES
+
+    def decide(self) -> None:
+        """Say what becomes of the lease, from where its legs have come."""
+        place: Place | None = None
+        back = False
+        for leg in self.legs:
+            place = leg.place
+            if place is None:
+                return
+            back = back or isinstance(place, Released)
+        if back:
+            self.fate = Fate.GOES_BACK
+        elif isinstance(self.act, Settle) and _stays(place, self.held.queue.kind):
+            self.fate = Fate.WAITS_ON
+        else:
+            self.fate = Fate.LEAVES
 
 
 class Settlement:
@@ -122,9 +155,11 @@ class Settlement:
         self._desk.ledger.begin(moving)
         try:
             await self._move([leg for step in steps for leg in step.legs])
+            for step in steps:
+                step.decide()
             counted = await self._count(steps)
-            await self._end([step for step in counted if _ends(step)])
-            await self._stay([step for step in counted if not _ends(step)])
+            await self._end(counted)
+            await self._owe([step for step in counted if step.fate is Fate.OWES])
             held = {id(step) for step in counted}
             return [
                 LOST if step is None else self._answer(step, sure=id(step) in held)
@@ -153,6 +188,9 @@ class Settlement:
         """Take the next try that may have room, and say where it is to be tried."""
         while leg.tries:
             place = leg.tries[0]
+            if place is DELIVERED and not leg.held.delivery.history:
+                leg.place = place  # the common case: nothing is told of it, so nothing is made
+                return
             leg.delivery = moved(
                 leg.held.delivery, leg.topic, place, leg.note, self._now, routes=leg.routes
             )
@@ -239,11 +277,17 @@ class Settlement:
             await ledger.freshen()
             now = self._desk.clock.now_s()
             held = [step for step in steps if step.held.valid(now)]
-            leaving = {_key(step): step for step in held if _leaves(step)}
+            leaving = {step.key: step for step in held if step.fate is Fate.LEAVES}
             new = {key: _end(step) for key, step in leaving.items() if not ledger.has(key)}
             again = {id(step) for key, step in leaving.items() if key not in new}
             ledger.end(new, self._now)
-            changes = [one for step in steps for one in _arrivals(step, again=id(step) in again)]
+            changes = [
+                change
+                for step in steps
+                for leg in step.legs
+                if leg.came
+                for change in _arrivals(leg, again=id(step) in again)
+            ]
             if changes or leaving:  # also what was counted before: it may not be durable yet
                 await ledger.commit(changes)
         except EngineUnavailable:
@@ -252,14 +296,14 @@ class Settlement:
 
     def _audit(self, leg: Leg) -> None:
         place = leg.place
+        if isinstance(place, Delivered) and not leg.held.delivery.history:
+            return
         if place is None or isinstance(place, Released | Parked | Dead):
             return  # storage wrote the row with the delivery, or nothing has changed
         if isinstance(place, Queued) and place.row in {Row.ROUTED, Row.DUE}:
             return  # no trouble, or the end of a wait that has its row already
         if isinstance(place, Retrying) and leg.held.queue.kind is Kind.LANE:
             return  # a re-check: totalled in the row that ends them
-        if isinstance(place, Delivered) and not leg.held.delivery.history:
-            return
         self._rows.append(self._row(leg, place, leg.delivery))
 
     def _row(self, leg: Leg, place: Place, delivery: Delivery) -> dict[str, Any]:
@@ -271,16 +315,14 @@ class Settlement:
 
     async def _end(self, steps: Sequence[Step]) -> None:
         """Ack what has gone on, give back what was released."""
-        released = [step.held for step in steps if _released(step)]
-        stays = [step for step in steps if not _released(step) and _stays(step)]
-        leaving = [step for step in steps if _leaves(step)]
+        leaving = [step for step in steps if step.fate is Fate.LEAVES]
         done, _ = await asyncio.gather(
             self._desk.acked([step.held for step in leaving]),
-            self._desk.give_back(released),
+            self._desk.give_back([step.held for step in steps if step.fate is Fate.GOES_BACK]),
         )
-        await asyncio.gather(*(self._wait_on(step) for step in stays))
-        sure = [step for step, ended in zip(leaving, done, strict=True) if ended]
-        self._desk.ledger.sure([_key(step) for step in sure], self._now)
+        await asyncio.gather(*(self._wait_on(step) for step in steps if step.fate is Fate.WAITS_ON))
+        sure = [step.key for step, ended in zip(leaving, done, strict=True) if ended]
+        self._desk.ledger.sure(sure, self._now)
 
     async def _wait_on(self, step: Step) -> None:
         """Let a delivery wait on where it is: a full lane has no room for a second one of it."""
@@ -293,7 +335,7 @@ class Settlement:
         held.ended = True
         self._desk.book.remove(held)
 
-    async def _stay(self, steps: Sequence[Step]) -> None:
+    async def _owe(self, steps: Sequence[Step]) -> None:
         """Note what common's deliveries still owe: the lease goes on with those topics."""
         for step in steps:
             owed = _owed(step)
@@ -326,27 +368,6 @@ def item(queue: Queue, delivery: Delivery) -> Item:
     return Item(subject, names.move_id(delivery), encode(delivery), headers)
 
 
-def _ends(step: Step) -> bool:
-    """Return whether its lease ends: what is released or waits on is leased at this hop again."""
-    return all(leg.place is not None for leg in step.legs)
-
-
-def _leaves(step: Step) -> bool:
-    """Return whether no lease of this hop comes after it: then its end is counted once."""
-    return _ends(step) and not _released(step) and not _stays(step)
-
-
-def _released(step: Step) -> bool:
-    """Return whether it is given back."""
-    return any(isinstance(leg.place, Released) for leg in step.legs)
-
-
-def _key(step: Step) -> bytes:
-    """Return what the ledger knows the end of its message by."""
-    held = step.held
-    return names.end_of(held.queue, held.seq, held.delivery.ref)
-
-
 def _end(step: Step) -> End:
     """Return what the end of its message counts as: all there is to be said of routes."""
     topic = step.held.queue.topic
@@ -354,18 +375,17 @@ def _end(step: Step) -> End:
     return End(topic, "delivered" if went_on else "moved")
 
 
-def _arrivals(step: Step, *, again: bool) -> Iterator[Change]:
-    """Yield what is counted of what it has brought into streams.
+def _arrivals(leg: Leg, *, again: bool) -> Iterator[Change]:
+    """Yield what is counted of what has come into a stream.
 
     Args:
-        step: The act.
+        leg: What has come.
         again: Whether the end of its message was counted before: what it brings is there twice.
     """
-    for leg in step.legs:
-        if leg.came and isinstance(leg.place, Queued):
-            yield leg.topic, "placed", 1
-        if leg.came and again:
-            yield leg.topic, "repeated", 1
+    if isinstance(leg.place, Queued):
+        yield leg.topic, "placed", 1
+    if again:
+        yield leg.topic, "repeated", 1
 
 
 def _owed(step: Step) -> tuple[str, ...]:
@@ -377,9 +397,7 @@ def _owing(old: Delivery, owed: tuple[str, ...]) -> Delivery:
     return new
 
 
-def _stays(step: Step) -> bool:
-    if not isinstance(step.act, Settle):
-        return False
-    place = step.legs[0].place
-    kind = Kind.LANE if isinstance(place, Retrying) else Kind.TOPIC
-    return isinstance(place, Queued | Retrying) and step.held.queue.kind is kind
+def _stays(place: Place | None, kind: Kind) -> bool:
+    if isinstance(place, Queued):
+        return kind is Kind.TOPIC
+    return isinstance(place, Retrying) and kind is Kind.LANE

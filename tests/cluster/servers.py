@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from tests.cluster.network import Network, Spot
 
-START_S = 30.0
+START_S = 20.0
+STARTS = 3
+"""How often they are started. What dials each other at the same moment drops each other's routes as
+duplicates, and once in some hundred starts one of three is left without any."""
 """How long a cluster may take to choose a leader and listen."""
 ANSWER_S = 2.0
 
@@ -172,14 +175,24 @@ class Servers:
         Raises:
             RuntimeError: they did not get there in time; with what they logged.
         """
-        for server in self.all:
-            server.start()
+        for _ in range(STARTS):
+            for server in self.all:
+                server.start()
+            if self._come_together():
+                return
+            said = "\n".join(
+                f"{one.spot.name}: {one.ask('healthz')} {one.said()}" for one in self.all
+            )
+            self.kill()
+        raise RuntimeError(f"the servers are no cluster after {START_S:g} s:\n{said}")
+
+    def _come_together(self) -> bool:
         give_up_at = time.monotonic() + START_S
         while not all(self._well(server) for server in self.all):
             if time.monotonic() > give_up_at:
-                said = "\n".join(f"{one.spot.name}: {one.said()}" for one in self.all)
-                raise RuntimeError(f"the servers are no cluster after {START_S:g} s:\n{said}")
+                return False
             time.sleep(0.05)
+        return True
 
     def _well(self, server: NatsServer) -> bool:
         healthy = (server.ask("healthz") or {}).get("status") == "ok"

@@ -175,6 +175,7 @@ class Servers:
         Raises:
             RuntimeError: they did not get there in time; with what they logged.
         """
+        said = ""
         for _ in range(STARTS):
             for server in self.all:
                 server.start()

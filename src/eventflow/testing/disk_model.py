@@ -131,6 +131,8 @@ class Directory:
 
     def sync_with(self, file: File) -> None:
         """Make the creation of `file` durable, and all that was done to names before it."""
+        if not self._log:  # nearly always
+            return
         created = (n for n, entry in enumerate(self._log, 1) if entry.file is file)
         self._sync_first(max(created, default=0))
 

@@ -57,6 +57,10 @@ class Txn:
         """Called when nothing of it happened."""
         self.done: asyncio.Future[None] | None = None
 
+    def let_go(self) -> None:
+        """Keep no longer whom it told: they hold it, too, and nobody but the collector would."""
+        self.apply = self.undo = self.numbered = None
+
 
 class Committer:
     """Owns the journal: the only one that gives its writer anything to do."""
@@ -64,6 +68,7 @@ class Committer:
     def __init__(
         self, journal: Journal, writer: Writer, last_commit: int, dead_bodies: list[int]
     ) -> None:
+        self._loop = asyncio.get_running_loop()  # asked for at each commit it would be felt
         self.journal = journal
         self.writer = writer
         self.rows: deque[Anchor] = deque()
@@ -106,7 +111,7 @@ class Committer:
         Raises:
             EngineUnavailable: (from the future) nothing of it happened.
         """
-        txn.done = asyncio.get_running_loop().create_future()
+        txn.done = self._loop.create_future()
         self._waiting.append(txn)
         self.kick()
         return txn.done
@@ -115,25 +120,32 @@ class Committer:
         """See to it that a commit comes soon."""
         if not self._busy:
             self._busy = True
-            asyncio.get_running_loop().call_soon(self._go)
+            self._loop.call_soon(self._go)
 
     def kick_soon(self) -> None:
         """See to it that a commit comes within `SOON_S`; one that comes before will do."""
         if not self._busy and self._soon is None:
-            self._soon = asyncio.get_running_loop().call_later(SOON_S, self._now)
+            self._soon = self._loop.call_later(SOON_S, self._now)
 
     def _now(self) -> None:
         self._soon = None
         self.kick()
 
-    async def work(self, call: Callable[[Desk], T], landed: Callable[[], None] | None = None) -> T:
+    async def work(
+        self,
+        call: Callable[[Desk], T],
+        landed: Callable[[], None] | None = None,
+        *,
+        reads: bool = False,
+    ) -> T:
         """Run a function inside a commit and return what it returned, or raise what it raised.
 
         Args:
             call: Run by the writer.
             landed: Called on the loop when what `call` did is durable, whoever still waits.
+            reads: Whether it changes nothing.
         """
-        work = Work(call)
+        work = Work(call, reads)
 
         def apply(_: Txn, row: Anchor) -> None:
             del row
@@ -176,7 +188,7 @@ class Committer:
             return
         self._batch = batch
         commit = self._commit_of(batch)
-        self._started_s = asyncio.get_running_loop().time()
+        self._started_s = self._loop.time()
         self.writer.run(lambda: self.journal.commit(commit), self._landed)
 
     def _commit_of(self, batch: list[Txn]) -> Commit:
@@ -267,20 +279,21 @@ class Committer:
 
     def _apply(self, batch: list[Txn]) -> None:
         if self.on_commit is not None:
-            self.on_commit(asyncio.get_running_loop().time() - self._started_s, len(batch))
+            self.on_commit(self._loop.time() - self._started_s, len(batch))
         for txn in batch:
             if txn.apply is not None:
                 txn.apply(txn, self._row)
+            txn.let_go()
             if txn.done is not None and not txn.done.done():
                 txn.done.set_result(None)
 
     def _recover(self) -> None:
         """Say that all is well again, unless it has just failed: what is small may still fit."""
-        if self.fault is not None and asyncio.get_running_loop().time() >= self._failed_s + STILL_S:
+        if self.fault is not None and self._loop.time() >= self._failed_s + STILL_S:
             self.fault = None
 
     def _note(self, error: BaseException) -> None:
-        self._failed_s = asyncio.get_running_loop().time()
+        self._failed_s = self._loop.time()
         if isinstance(error, apsw.FullError):
             self.fault = "the disk is full"
         elif isinstance(error, apsw.Error):
@@ -296,6 +309,7 @@ class Committer:
         for txn in batch:
             if txn.undo is not None:
                 txn.undo()
+            txn.let_go()
             if txn.done is not None and not txn.done.done():
                 txn.done.set_exception(error)
                 txn.done.exception()  # some callers don't wait: that is no fault of theirs

@@ -101,6 +101,7 @@ class EmbeddedEngine:
         draw_bits: Callable[[int], int],
     ) -> None:
         """Read an open journal back. `open_engine` is the way to make one."""
+        self._loop = asyncio.get_running_loop()  # asked for at each lease it would be felt
         self.clock = clock
         self.state = State()
         self.journal = journal
@@ -319,7 +320,7 @@ class EmbeddedEngine:
     async def lease(self, queue: Queue, *, limit: int, wait_s: float) -> Leases:
         self._check_open()
         place = self.state.place(queue)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         deadline = loop.time() + wait_s
         while self._closing is None:
             now = self.clock.now_s()
@@ -341,7 +342,7 @@ class EmbeddedEngine:
 
     async def _something(self, place: BoundedQueue | Lane, wait_s: float) -> None:
         """Wait until something may have come, or `wait_s` seconds are over."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         waiter = loop.create_future()
         place.waiters.append(waiter)
         # A hair more than asked: a timer may ring a moment before the clock has got there.
@@ -628,7 +629,7 @@ class EmbeddedEngine:
     async def close(self) -> None:
         """Release everything; deliveries still leased count as crashed when it is reopened."""
         if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_future()
+            self._closing = self._loop.create_future()
             try:
                 await self._close()
             finally:
@@ -646,7 +647,7 @@ class EmbeddedEngine:
         running = any(queue.leased for queue in self.state.topics.values())
         clean = not running and self.committer.fault is None
         self.committer.shut("closed")
-        done = asyncio.get_running_loop().create_future()
+        done = self._loop.create_future()
         self.committer.writer.run(
             lambda: self.journal.close(clean=clean), lambda _, error: _end(done, error)
         )

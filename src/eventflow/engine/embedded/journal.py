@@ -103,6 +103,11 @@ class Change:
     """By topic: created, delivered, discarded, archived, each to be added."""
     audit: list[Mapping[str, Any]] = field(default_factory=list)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it changes nothing."""
+        return not (self.records or self.bodies or self.ledger or self.audit)
+
     def count(
         self, topic: str, *, created: int = 0, delivered: int = 0, discarded: int = 0
     ) -> None:
@@ -149,6 +154,8 @@ class Work:
     """A function to run inside the transaction. If it raises, what it did is undone alone."""
 
     call: Callable[[Desk], Any]
+    reads: bool = False
+    """Whether it only reads: then there is nothing to undo."""
     result: Any = None
     error: BaseException | None = None
 
@@ -316,6 +323,10 @@ class Journal:
         connection = self.connection
         if self._is_everyday(commit):
             return self._commit_at_once(commit)
+        if self._only_reads(commit):
+            for work in commit.work:
+                self._do_work(work, commit.change)
+            return 0
         connection.execute(self._begin)
         try:
             change = commit.change
@@ -334,6 +345,12 @@ class Journal:
         change = commit.change
         more = commit.units or commit.work or change.audit or len(change.bodies) > 1
         return not (more or self.read_only)
+
+    def _only_reads(self, commit: Commit) -> bool:
+        """Whether no transaction is needed: nobody else writes, unless the file is only read."""
+        if self.read_only or commit.units or commit.drop_bodies or commit.drop_rows_below:
+            return False
+        return commit.change.is_empty and all(work.reads for work in commit.work)
 
     def _commit_at_once(self, commit: Commit) -> int:
         """Do an everyday commit: one statement, which is its own transaction."""
@@ -413,8 +430,11 @@ class Journal:
     def _do_work(self, work: Work, change: Change) -> None:
         desk = Desk(self.shelf, self.audit, Change())
         try:
-            with self.connection:  # a savepoint
+            if work.reads:
                 work.result = work.call(desk)
+            else:
+                with self.connection:  # a savepoint
+                    work.result = work.call(desk)
         except (apsw.IOError, apsw.FullError, apsw.CorruptError):
             raise
         except apsw.ReadOnlyError as error:

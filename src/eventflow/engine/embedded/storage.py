@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eventflow.engine.embedded.committer import Committer
     from eventflow.engine.embedded.journal import Desk
     from eventflow.engine.embedded.state import State
+    from eventflow.storage.audit import AuditLog
     from eventflow.storage.protocol import Actor, AuditRow, Group
     from eventflow.storage.shelf import Shelf
 
@@ -132,11 +133,11 @@ class EmbeddedStorage:
         return {id: "discarded" if id in known else "unknown" for id in ids}
 
     async def trail(self, ref: str, *, limit: int = 1000) -> Sequence[AuditRow]:
-        return await self._do(lambda desk: desk.audit.trail(ref, limit))
+        return await self._audited(lambda audit: audit.trail(ref, limit))
 
     async def behind(self, position: tuple[str, int], limit: int) -> Sequence[AuditRow]:
         """Return the next audit rows of all chains behind a chain and number, in that order."""
-        return await self._do(lambda desk: desk.audit.behind(position, limit))
+        return await self._audited(lambda audit: audit.behind(position, limit))
 
     async def note(self, rows: Sequence[Mapping[str, Any]]) -> None:
         await self._do(lambda desk: desk.change.audit.extend(rows))
@@ -150,7 +151,7 @@ class EmbeddedStorage:
         return check.verdict()
 
     async def heads(self) -> Sequence[str]:
-        return await self._do(lambda desk: [head.text for head in desk.audit.heads()])
+        return await self._audited(lambda audit: [head.text for head in audit.heads()])
 
     async def seal(self) -> Sequence[str]:
         now = self._clock.now_s()
@@ -173,7 +174,10 @@ class EmbeddedStorage:
         return Usage(self._state.storage_bytes, self._state.plan.storage_max_bytes)
 
     async def _read(self, read: Callable[[Shelf], T]) -> T:
-        return await self._committer.work(lambda desk: read(desk.shelf))
+        return await self._committer.work(lambda desk: read(desk.shelf), reads=True)
+
+    async def _audited(self, read: Callable[[AuditLog], T]) -> T:
+        return await self._committer.work(lambda desk: read(desk.audit), reads=True)
 
     async def _do(self, act: Callable[[Desk], T]) -> T:
         return await self._committer.work(act)

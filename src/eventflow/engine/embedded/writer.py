@@ -67,10 +67,11 @@ class InlineWriter:
     def __init__(self, takes_s: Callable[[], float] | None = None) -> None:
         self._takes_s = takes_s
         self._free_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, work: Callable[[], Any], told: Told) -> None:
         """Run `work` now."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
         answer = _try(work)
         if self._takes_s is None:
             loop.call_soon(told, *answer)

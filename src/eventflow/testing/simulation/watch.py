@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from eventflow.delivery import COMMON, Delivery
-from eventflow.engine.protocol import Finish, Kind, Lease, Settle
+from eventflow.engine.protocol import Counts, Finish, Kind, Lease, Settle
 from eventflow.engine.runs import Leases, Receipts
 from eventflow.errors import EventFlowError
 from eventflow.policy.values import TopicPolicy
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from eventflow.engine.protocol import (
         Act,
         Applied,
+        Depth,
         Engine,
         Fallback,
         Placed,
@@ -288,14 +289,15 @@ class Watched:
         assert self._plan is not None
         if self._book.frozen:
             return
-        depth = self._engine.depth(topic)
+        # One look says both, where the engine has a ledger's line to show.
+        held: Counts | Depth = self.depth(topic) if self._counts is None else self._counts(topic)
         plan = self._plan.topics.get(topic)
         if plan is not None and (
-            depth.queued + depth.running > plan.capacity or depth.retrying > plan.lane_capacity
+            held.queued + held.running > plan.capacity or held.retrying > plan.lane_capacity
         ):
-            raise Broken(f"topic {topic} holds more than its capacity: {depth}")
-        if self._counts is not None and self._counts(topic).unaccounted:
-            raise Broken(f"topic {topic}: unaccounted in {self._counts(topic)}")
+            raise Broken(f"topic {topic} holds more than its capacity: {held}")
+        if isinstance(held, Counts) and held.unaccounted:
+            raise Broken(f"topic {topic}: unaccounted in {held}")
 
 
 class WatchedRun:

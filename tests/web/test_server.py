@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import socket
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.web.fake import FakeNode
 from tests.web.samples import event, lines
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from eventflow.errors import ConfigError
 from eventflow.web import server as server_module
@@ -106,6 +108,20 @@ async def test_answers_in_one_piece_say_what_others_say(monkeypatch: pytest.Monk
     assert {b"http/1.1 202 accepted", b"content-type: application/json"} < first[0]
     assert b"content-length: %d" % len(first[1]) in first[0]
     assert any(line.startswith(b"date: ") for line in first[0])
+
+
+async def test_requests_leave_nothing_to_the_collector() -> None:
+    """A request that its own scope holds is freed by the collector alone, which stops the node."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(FakeNode()) as address:
+            for number in range(20):
+                await talk(address, post(json.dumps(event(id=str(number))).encode()))
+            left = sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left <= 1
 
 
 async def test_a_body_without_a_length_over_a_socket() -> None:

@@ -12,6 +12,7 @@ import errno
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import ref
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import (
@@ -164,16 +165,17 @@ def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     return one
 
 
-def answer_whole(cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+def answer_whole(request: ref[RequestResponseCycle], status: int, head: bytes, body: bytes) -> bool:
     """Write an answer in one piece; False if it has to be sent in the ordinary way.
 
     Args:
-        cycle: uvicorn's state of the request.
+        request: uvicorn's state of it, which its scope leads to: so the scope must not hold it.
         status: Its number.
         head: Lines of headers, each with its end. The content's length is among them.
         body: All of it.
     """
-    if not cycle.keep_alive or cycle.flow.write_paused or cycle.disconnected:
+    cycle = request()
+    if cycle is None or not cycle.keep_alive or cycle.flow.write_paused or cycle.disconnected:
         return False
     lines = [name + b": " + value + b"\r\n" for name, value in cycle.default_headers]
     cycle.response_started = cycle.response_complete = True
@@ -200,7 +202,7 @@ class _Protocol(HttpToolsProtocol):
     _header_bytes = 0
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        cycle.scope["extensions"] = {WHOLE: {"answer": partial(answer_whole, cycle)}}
+        cycle.scope["extensions"] = {WHOLE: {"answer": partial(answer_whole, ref(cycle))}}
         super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:

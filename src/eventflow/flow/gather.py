@@ -36,6 +36,7 @@ class Gather:
     """
 
     def __init__(self, store: Store) -> None:
+        self._loop = asyncio.get_running_loop()
         self._store = store
         self._waiting: list[Asked] = []
         self._task: asyncio.Task[None] | None = None
@@ -46,7 +47,7 @@ class Gather:
         Raises:
             Exception: what `store` raised for these events.
         """
-        future: asyncio.Future[Sequence[Receipt]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Sequence[Receipt]] = self._loop.create_future()
         self._waiting.append((events, future))
         if self._task is None:
             self._task = asyncio.create_task(self._go(), name="gather")

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from tests.cluster.network import Network, Spot
 
 START_S = 20.0
+"""How long a cluster may take to choose a leader and listen."""
 STARTS = 3
 """How often they are started. What dials each other at the same moment drops each other's routes as
 duplicates, and once in some hundred starts one of three is left without any."""
-"""How long a cluster may take to choose a leader and listen."""
 ANSWER_S = 2.0
 
 
@@ -173,7 +173,7 @@ class Servers:
         """Start all and wait until they are one cluster that takes requests.
 
         Raises:
-            RuntimeError: they did not get there in time; with what they logged.
+            RuntimeError: they did not get there in time, thrice; with what they logged at last.
         """
         said = ""
         for _ in range(STARTS):
@@ -185,7 +185,9 @@ class Servers:
                 f"{one.spot.name}: {one.ask('healthz')} {one.said()}" for one in self.all
             )
             self.kill()
-        raise RuntimeError(f"the servers are no cluster after {START_S:g} s:\n{said}")
+        raise RuntimeError(
+            f"the servers are no cluster after {STARTS} starts of {START_S:g} s:\n{said}"
+        )
 
     def _come_together(self) -> bool:
         give_up_at = time.monotonic() + START_S

@@ -6,11 +6,12 @@ import gc
 from random import Random
 from typing import TYPE_CHECKING
 
-from eventflow.delivery import COMMON, DELIVERED, Reason, Retrying, Row, Tally
+from eventflow.delivery import COMMON, DELIVERED, Queued, Reason, Retrying, Row, Tally
 from eventflow.engine.embedded import open_engine
+from eventflow.engine.embedded.placement import Placement
 from eventflow.engine.embedded.settlement import Settlement
 from eventflow.engine.embedded.writer import InlineWriter
-from eventflow.engine.protocol import Plan, TopicPlan
+from eventflow.engine.protocol import Placing, Plan, TopicPlan
 from eventflow.testing import CrashDisk, VirtualClock, run
 from eventflow.testing.engine_bench import bring, event, lane, lease, settle, topic
 
@@ -26,9 +27,11 @@ async def settled(engine: EmbeddedEngine, number: int) -> None:
     await settle(engine, first, Retrying(Row.RETRY, Tally(1), now, Reason.HANDLER_ERROR))
     (again,) = await lease(engine, lane("a"))
     await settle(engine, again, DELIVERED)
+    await settle(engine, again, DELIVERED)  # of a lease that is over: nothing is planned
+    await engine.place([Placing(again.delivery, Queued(Row.RECOVERED_DUE))])  # it is not there
 
 
-def test_no_settlement_is_left_to_the_collector() -> None:
+def test_no_settlement_nor_placement_is_left_to_the_collector() -> None:
     async def story() -> int:
         with CrashDisk() as disk:
             engine = await open_engine(
@@ -44,7 +47,7 @@ def test_no_settlement_is_left_to_the_collector() -> None:
             try:
                 for number in range(20):
                     await settled(engine, number)
-                left = sum(isinstance(one, Settlement) for one in gc.get_objects())
+                left = sum(isinstance(one, Settlement | Placement) for one in gc.get_objects())
             finally:
                 gc.enable()
             await engine.close()

@@ -31,7 +31,7 @@ class VirtualClock:
         """Return unix seconds UTC.
 
         Raises:
-            RuntimeError: No loop is running in this thread, so there is no time to tell.
+            RuntimeError: No loop is running, so there is no time to tell.
             TypeError: The running loop is not a `VirtualLoop`; its time is the machine's.
         """
         # Asked 20,000 times a simulated day; to find the running loop takes a call of the system.

@@ -31,9 +31,14 @@ def told_by(reply: str) -> tuple[int, int]:
     `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>...` of 9 tokens, or, of more, with domain
     and account before the stream (ADR-15 of NATS). The client's own reading of it makes a date, a
     domain and two objects, too.
+
+    Raises:
+        ValueError: it is no such subject.
     """
     tokens = reply.split(".")
     at = _DELIVERED_AT if len(tokens) == _SHORT else _DELIVERED_AT + 2
+    if tokens[1] != "ACK":
+        raise ValueError(f"expected the subject of a lease, got {reply!r}")
     return int(tokens[at + 1]), int(tokens[at])
 
 

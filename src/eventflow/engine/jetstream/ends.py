@@ -68,7 +68,7 @@ class Ends:
 
     def add(self, ends: Mapping[bytes, End], now: float) -> None:
         """Remember ends that are being counted with the next record."""
-        numbers = {end: self._number(end) for end in set(ends.values())}
+        numbers = {end: self._number(end) for end in dict.fromkeys(ends.values())}
         for key, end in ends.items():
             self._sure.pop(key, None)
             self._unsure.pop(key, None)  # to be the latest

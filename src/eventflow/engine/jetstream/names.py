@@ -83,11 +83,10 @@ def ref_of(subject: str) -> str:
 
 
 def slot(event: Event, ref: str) -> str:
-    """Return the slot, 00 to 15: of the partition key, or any where there is none."""
+    """Return the slot, 00 to 15: of the partition key, or of the ref where there is none."""
     given = event.extension("partitionkey")
-    if given is None:
-        return _SLOTS[int(ref[-1], 16)]
-    return _SLOTS[hashlib.sha256(str(given).encode()).digest()[0] % len(_SLOTS)]
+    of = ref if given is None else str(given)
+    return _SLOTS[hashlib.sha256(of.encode()).digest()[0] % len(_SLOTS)]
 
 
 def move_id(delivery: Delivery) -> str:

@@ -295,7 +295,7 @@ class Watched:
         if plan is not None and (
             held.queued + held.running > plan.capacity or held.retrying > plan.lane_capacity
         ):
-            raise Broken(f"topic {topic} holds more than its capacity: {held}")
+            raise Broken(f"topic {topic} holds more than its capacity: {held}, {plan}")
         if isinstance(held, Counts) and held.unaccounted:
             raise Broken(f"topic {topic}: unaccounted in {held}")
 

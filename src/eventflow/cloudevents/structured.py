@@ -8,7 +8,7 @@ import msgspec
 
 from eventflow.cloudevents.careful import decode_carefully, scalar
 from eventflow.cloudevents.payload import json_fault, reason, utf8_fault
-from eventflow.cloudevents.wire import PlainWire, Wire, events_of, plain, plain_events_of
+from eventflow.cloudevents.wire import PlainWire, Wire, event_of, events_of, plain, plain_events_of
 from eventflow.errors import InvalidEvent, TooLarge
 from eventflow.event import kind_of
 
@@ -40,11 +40,11 @@ def decode_structured(body: bytes, index: int | None = None) -> Event:
     """
     if utf8_fault(body) is None:
         try:
-            found = events_of([_ONE.decode(body)], plain=plain(body))
+            found = event_of(_ONE.decode(body), plain=plain(body))
         except _MALFORMED:
             found = None
         if found is not None:
-            return found[0]
+            return found
     return decode_carefully(body, index)
 
 

@@ -103,6 +103,32 @@ def plain_events_of(wires: Sequence[PlainWire], *, plain: bool) -> list[Event] |
     ]
 
 
+def event_of(wire: Wire, *, plain: bool) -> Event | None:
+    """Return the event, None where it needs a close look: as `events_of`, for one by itself.
+
+    Most that come so need none of the lists and sets that many are looked at with.
+    """
+    data, kind = bytes(wire.data), wire.datacontenttype
+    if (
+        plain
+        and data
+        and data != b"null"
+        and (len(data) <= SHALLOW_BYTES or not too_deep(data))
+        and wire.data_base64 is None
+        and (kind is None or is_json(kind))
+        and wire.dataschema is None
+        and wire.expirytime is None
+        and wire.deliverat is None
+        and _PLAIN_URI.fullmatch(wire.source) is not None
+        and (wire.time is None or _PLAIN_TIMES.fullmatch(wire.time + "\n") is not None)
+    ):
+        named = (wire.id, wire.source, wire.type, data, wire.time, wire.subject, kind, None)
+        event: Event = construct(*named, _extensions(wire))
+        return event
+    found = events_of([wire], plain=plain)
+    return None if found is None else found[0]
+
+
 def events_of(wires: Sequence[Wire], *, plain: bool) -> list[Event] | None:
     """Return the events, None where one of them needs a close look.
 

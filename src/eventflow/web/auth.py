@@ -169,11 +169,14 @@ def _check_local(scope: Mapping[str, Any]) -> None:
     if client is not None and not is_loopback(client[0]):
         raise Refusal(_not_local(f"it came from {client[0]}"))
     for name, value in scope["headers"]:
-        text = value.decode("latin-1")
-        if name == b"host" and not is_loopback(_host_of(f"//{text}")):
-            raise Refusal(_not_local(f"it was sent to {text[:80]!r}"))
-        if name == b"origin" and not is_loopback(_host_of(text)):
-            raise Refusal(_not_local(f"a page of {text[:80]!r} sent it"))
+        if name == b"host":
+            text = value.decode("latin-1")
+            if not is_loopback(_host_of(f"//{text}")):
+                raise Refusal(_not_local(f"it was sent to {text[:80]!r}"))
+        elif name == b"origin":
+            text = value.decode("latin-1")
+            if not is_loopback(_host_of(text)):
+                raise Refusal(_not_local(f"a page of {text[:80]!r} sent it"))
 
 
 def _not_local(got: str) -> Problem:

@@ -102,12 +102,11 @@ async def post_events(call: Call) -> None:
     if encoding is not None and encoding.lower() != b"identity":
         raise Refusal(encoded(encoding))
     kind = (call.header(b"content-type") or b"").partition(b";")[0].strip().lower()
-    binary = kind not in {STRUCTURED, BATCH} and any(
-        name.startswith(b"ce-") for name, _ in call.scope["headers"]
-    )
+    structured = kind in {STRUCTURED, BATCH}
+    binary = not structured and any(name.startswith(b"ce-") for name, _ in call.scope["headers"])
     if kind == LINES and not binary:
         await _post_lines(call)
-    elif binary or kind in {STRUCTURED, BATCH}:
+    elif binary or structured:
         await _post_body(call, b"" if binary else kind)
     else:
         raise Refusal(_unknown_kind(kind))

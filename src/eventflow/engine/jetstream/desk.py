@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any
 
+from eventflow.engine.jetstream import gate
 from eventflow.engine.jetstream.answers import ACK, give_back
 from eventflow.engine.jetstream.depths import Depths
 from eventflow.engine.jetstream.forgets import Forgets
@@ -17,6 +19,8 @@ from eventflow.engine.moves import crash_row
 from eventflow.engine.protocol import Plan
 from eventflow.errors import StorageUnavailable
 from eventflow.policy.priority import frame
+from eventflow.telemetry.logging import log
+from eventflow.telemetry.names import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Mapping, Sequence
@@ -34,6 +38,10 @@ _GONE_S = 120.0
 
 The server lets go of it a moment later; one that is killed may bring it back when it is started.
 """
+
+_UNREAD_S = 120.0
+"""How long a message that can't be read is told of, in real seconds."""
+_NEVER = (-inf, "")
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +64,8 @@ class Desk:
         self.depths = Depths(wire, self.ledger.marks)
         self.forgets = Forgets(storage, self.ledger)
         self.closing = False
-        self.unreadable: str | None = None
-        """The last message found that this release can't read."""
+        self._unread: dict[str, tuple[float, str]] = {}
+        """By stream: the last message found that this release can't read, and when."""
         self._gone: dict[Queue, dict[int, float]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._untold: list[Mapping[str, Any]] = []
@@ -128,6 +136,20 @@ class Desk:
             self.depths.gauge(queue).left(len(some))
             self.notes.drop(queue, [held.delivery.ref for held in some])
         return done
+
+    def left_unread(self, stream: str, what: str) -> None:
+        """Say that a message is left to nodes that can read it: once while there are such."""
+        now = asyncio.get_running_loop().time()
+        if now - self._unread.get(stream, _NEVER)[0] > _UNREAD_S:
+            log(UNREADABLE, where=stream, reason=what)
+        self._unread[stream] = (now, what)
+
+    def unread(self) -> list[gate.Verdict]:
+        """Return what was left so lately, by stream."""
+        since = asyncio.get_running_loop().time() - _UNREAD_S
+        return [
+            gate.unread(stream, what) for stream, (at, what) in self._unread.items() if at > since
+        ]
 
     def gone(self, queue: Queue) -> Collection[int]:
         """Return which messages this node has acked: the server may still show them."""

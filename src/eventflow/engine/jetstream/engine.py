@@ -238,7 +238,7 @@ class JetStreamEngine:
     @property
     def doubts(self) -> Sequence[gate.Verdict]:
         """What of the servers is not as it should be, though this node runs."""
-        return self._watch.doubts
+        return (*self._watch.doubts, *self._desk.unread())
 
     def watch(self, committed: Callable[[float, int], None]) -> None:
         """Have told of each batch accepted how long it took, in seconds, and how many waited."""

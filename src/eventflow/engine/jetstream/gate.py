@@ -253,6 +253,15 @@ def silent(where: str, why: str) -> Verdict:
     )
 
 
+def unread(stream: str, what: str) -> Verdict:
+    """Judge a message that this release can't read."""
+    advice = (
+        "It stays where it is, for nodes of the release that wrote it: run one, or go on to that "
+        "release"
+    )
+    return Verdict(f"messages of {stream}", DOUBTFUL, what, advice)
+
+
 def payload(max_payload: int, max_event: int) -> Verdict:
     """Judge whether the largest event fits into a message.
 

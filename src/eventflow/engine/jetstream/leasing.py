@@ -221,7 +221,7 @@ class Line:
                 delivery = decode(one.message.data, Delivery, "")
             except Unreadable as unreadable:
                 # A node of another release wrote it: others may read it; this one must not end it.
-                desk.unreadable = f"{names.stream(queue)} {seq}: {unreadable}"
+                desk.left_unread(names.stream(queue), f"message {seq}{unreadable}")
                 await desk.nak([reply], _BACK_LATER_S)
                 continue
             held = Held(queue, reply, seq, times, delivery, one.since + lease_s)

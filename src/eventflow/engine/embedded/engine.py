@@ -478,7 +478,6 @@ class EmbeddedEngine:
                 else:
                     answers[index] = settlement.add(index, act, entry)
             if not settlement.plan():
-                txn.let_go()
                 break
             await self.committer.submit(txn)
             waiting = []
@@ -530,7 +529,6 @@ class EmbeddedEngine:
             placement.add(item)
         if txn.units:
             await self.committer.submit(txn)
-        txn.let_go()
         return placement.answers()
 
     async def find(self, ref: str) -> Sequence[Found]:

@@ -41,8 +41,6 @@ class Placement:
         self.now = now
         self.txn = txn
         self.moves: list[Move | None] = []
-        txn.apply = self.apply
-        txn.undo = self.undo
 
     def add(self, item: Placing) -> None:
         """Plan one, if there is room for it."""
@@ -54,6 +52,8 @@ class Placement:
             audit_row(move.delivery, item.place, "parked", self.now, item.note)
         )
         self.txn.units.append(move.unit)
+        # Only now: a transaction that is never submitted would not let go of this.
+        self.txn.apply, self.txn.undo = self.apply, self.undo
 
     def answers(self) -> Sequence[Placed]:
         """Return what became of each."""

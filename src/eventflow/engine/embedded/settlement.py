@@ -111,8 +111,6 @@ class Settlement:
         self.first: dict[str, int] = {}
         self.steps: list[Step] = []
         self.finished: list[tuple[Run, Spans]] = []
-        txn.apply = self.apply
-        txn.undo = self.undo
 
     # planning ----------------------------------------------------------------
 
@@ -179,7 +177,10 @@ class Settlement:
         returned = [entry.number for entry in self.released if entry.started]
         if returned:
             change.records.append(Returned(returned))
-        return bool(change.records or self.txn.units or self.steps or self.released)
+        planned = bool(change.records or self.txn.units or self.steps or self.released)
+        if planned:  # a transaction that holds this and is never submitted would not let go of it
+            self.txn.apply, self.txn.undo = self.apply, self.undo
+        return planned
 
     def _plan_finished(self, change: Change) -> None:
         ended: list[tuple[int, int]] = []

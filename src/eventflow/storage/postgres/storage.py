@@ -355,7 +355,7 @@ def _used(totals: Mapping[tuple[str, str], tuple[int, int]]) -> int:
 
 
 def _moved(old: Sequence[Kept | None], new: Sequence[Kept] | Any) -> Tallied:
-    """Return what the turnover change by when `new` takes the place of `old`."""
+    """Return by what the turnover changes when `new` takes the place of `old`."""
     change: Tallied = Tallied()
     for sign, items in ((-1, old), (1, new)):
         for kept in items:

@@ -21,29 +21,26 @@ is decoded and converted: an event's data is a thousand times larger than its ty
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import cel
 import msgspec
-from cel.stdlib import STDLIB_FUNCTIONS
 
 from eventflow.clock import rfc3339
 from eventflow.errors import ConfigError, EventFlowError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    import cel
 
     from eventflow.delivery import Delivery
     from eventflow.event import Event
 
 VARIABLES = ("event", "delivery", "header")
 
-_EXTENSIONS = {name: run for name, run in STDLIB_FUNCTIONS.items() if name != "contains"}
-_NAMESPACES = {name.partition(".")[0] for name in _EXTENSIONS if "." in name}
-_PLAIN = {name for name in _EXTENSIONS if "." not in name}
 _TYPES = {"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"}
-_FUNCTIONS = {
-    *(name.rpartition(".")[2] for name in _EXTENSIONS),
+_BUILT_IN = {
     *("bytes", "contains", "double", "duration", "dyn", "endsWith", "int", "matches", "size"),
     *("startsWith", "string", "timestamp", "type", "uint"),
     *("getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours"),
@@ -55,6 +52,29 @@ _READS = re.compile(
     r"\bevent\b (?: \s*\.\s* (\w+) (?!\w|\s*\() (?: \s*\.\s* (\w+) (?!\w|\s*\() )? )?", re.VERBOSE
 )
 _ALL = "*"
+
+
+class _Language:
+    """CEL's library, loaded where the first expression is compiled: not by nodes that have none.
+
+    It brings its own command line, whose terminal takes longer to load than half of EventFlow.
+    """
+
+    def __init__(self) -> None:
+        import cel  # noqa: PLC0415  # see above
+        from cel.stdlib import STDLIB_FUNCTIONS  # noqa: PLC0415
+
+        self.compile: Callable[[str], cel.Program] = cel.compile
+        self.context: Callable[[], cel.Context] = cel.Context
+        self.extensions = {
+            name: run for name, run in STDLIB_FUNCTIONS.items() if name != "contains"
+        }
+        self.namespaces = {name.partition(".")[0] for name in self.extensions if "." in name}
+        self.plain = {name for name in self.extensions if "." not in name}
+        self.functions = _BUILT_IN | {name.rpartition(".")[2] for name in self.extensions}
+
+
+_language = cache(_Language)
 
 
 class ExpressionError(EventFlowError):
@@ -84,7 +104,7 @@ class Names:
             self._others["delivery"] = delivery
         if header is not None:
             self._others["header"] = header
-        self._context = cel.Context()
+        self._context: cel.Context | None = None
         self._given: set[str] = set()
         self._extended = False
         self._data: Any = msgspec.UNSET
@@ -95,19 +115,20 @@ class Names:
         Raises:
             InvalidEvent: it reads the data, which is not what `datacontenttype` says.
         """
+        if self._context is None:
+            self._context = _language().context()
+        context = self._context
         if expression.extended and not self._extended:
             self._extended = True
-            for name, function in _EXTENSIONS.items():
-                self._context.add_function(name, function)
+            for name, function in _language().extensions.items():
+                context.add_function(name, function)
         if self._event is not None and not expression.reads <= self._given:
             self._given |= expression.reads
-            self._context.add_variable("event", self._event_values(self._event))
+            context.add_variable("event", self._event_values(self._event))
         for name in expression.variables & self._others.keys():
             value = self._others.pop(name)
-            self._context.add_variable(
-                name, delivery_values(value) if name == "delivery" else value
-            )
-        return self._context
+            context.add_variable(name, delivery_values(value) if name == "delivery" else value)
+        return context
 
     def _event_values(self, event: Event) -> dict[str, Any]:
         wanted = self._given
@@ -136,10 +157,12 @@ class Expression:
     def __init__(self, text: str, program: cel.Program) -> None:
         self.text = text
         self._program = program
+        language = _language()
         self.variables = frozenset(program.variables())
         """Names it speaks of, those bound by its own macros included."""
         self.extended = not (
-            _PLAIN.isdisjoint(program.functions()) and _NAMESPACES.isdisjoint(self.variables)
+            language.plain.isdisjoint(program.functions())
+            and language.namespaces.isdisjoint(self.variables)
         )
         """Whether it calls a function of the extension libraries."""
         self.reads = _reads(text) if "event" in self.variables else frozenset()
@@ -189,7 +212,7 @@ def compile_expression(text: str) -> Expression:
             message says at which line and column.
     """
     try:
-        program = cel.compile(text)
+        program = _language().compile(text)
     except ValueError as error:
         fault = _SYNTAX_ERROR.search(str(error))
         what = f"line {fault[1]}, column {fault[2]}: {fault[3]}" if fault else str(error)[:200]
@@ -201,7 +224,8 @@ def compile_expression(text: str) -> Expression:
 
 
 def _unknown(text: str, program: cel.Program) -> Iterator[str]:
-    known = {*VARIABLES, *_TYPES, *_NAMESPACES, *_BOUND.findall(text)}
+    language = _language()
+    known = {*VARIABLES, *_TYPES, *language.namespaces, *_BOUND.findall(text)}
     for name in program.variables():
         if name not in known:
             yield (
@@ -209,10 +233,10 @@ def _unknown(text: str, program: cel.Program) -> Iterator[str]:
                 f" {', '.join(VARIABLES)}.{did_you_mean(name, VARIABLES)}"
             )
     for name in program.functions():
-        if name.isidentifier() and name not in _FUNCTIONS:  # operators are named like _+_
+        if name.isidentifier() and name not in language.functions:  # operators are named like _+_
             yield (
                 f"{text!r} calls {name!r} ({_position(text, name)}), which does not exist."
-                f"{did_you_mean(name, _FUNCTIONS)}"
+                f"{did_you_mean(name, language.functions)}"
             )
 
 

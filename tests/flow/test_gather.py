@@ -107,3 +107,39 @@ def test_who_gives_up_waiting_takes_nothing_from_the_others() -> None:
         assert [type(answer) for answer in answers] == [list, asyncio.CancelledError, list]
 
     run(story())
+
+
+def test_answers_wait_for_the_next_to_be_on_their_way() -> None:
+    """While answers are written the journal writes, too."""
+    store = Store()
+    seen: list[tuple[str, int]] = []
+
+    async def story() -> None:
+        gather = Gather(store)
+        gather.offer([event("0")], lambda _: seen.append(("0", len(store.calls))))
+        await asyncio.sleep(0.5)
+        gather.offer([event("1")], lambda _: seen.append(("1", len(store.calls))))
+        await asyncio.sleep(3)
+
+    run(story())
+    assert seen == [("0", 2), ("1", 2)]
+
+
+def test_who_can_not_be_told_takes_nothing_from_the_others() -> None:
+    told: list[object] = []
+    faults: list[dict[str, object]] = []
+
+    def breaks(_: object) -> None:
+        raise RuntimeError("gone")
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        gather = Gather(Store())
+        gather.offer([event("0")], breaks)
+        gather.offer([event("1")], told.append)
+        await asyncio.sleep(3)
+        assert await gather.accept([event("2")]) == [Receipt("ref of 2")]
+
+    run(story())
+    assert told == [[Receipt("ref of 1")]]
+    assert [str(fault["exception"]) for fault in faults] == ["gone"]

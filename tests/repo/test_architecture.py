@@ -44,8 +44,8 @@ ROOMS = {
 
 WAITS_FOR_REAL = {"chaos", "cluster", "crash", "e2e", "prove"}
 """Folders of tests that are about other processes, which no virtual clock can turn."""
-SERVERS = re.compile("jetstream|postgres")
-"""Files of tests that are about such processes."""
+SERVERS = re.compile("jetstream|postgres|web/test_quick")
+"""Files of tests that are about such processes, or about sockets."""
 
 
 @cache

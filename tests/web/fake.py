@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from eventflow.storage.protocol import AuditRow, Filter, Group, Kept, Page, Verd
 from eventflow.web.node import Acted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from eventflow.config.settings import Token
     from eventflow.storage.protocol import Actor
@@ -55,6 +56,9 @@ class FakeNode:
         self.requests: list[int] = []
         """How many events each call of `accept` brought."""
         self.principals: list[str] = []
+        self.offered = 0
+        """How many came without a task of their own."""
+        self._telling: set[asyncio.Task[None]] = set()
         self.fails: Exception | None = None
         """Raised by every method, if set."""
         self.fails_after = 0
@@ -100,6 +104,23 @@ class FakeNode:
                 self.accepted.append(event)
             receipts.append(Receipt(known[event.key], duplicate))
         return receipts
+
+    def offer(
+        self, event: Event, told: Callable[[Receipt | Exception], None], *, principal: str
+    ) -> bool:
+        async def go() -> None:
+            try:
+                (receipt,) = await self.accept([event], principal=principal)
+            except Exception as error:  # noqa: BLE001  # as any node says it
+                told(error)
+            else:
+                told(receipt)
+
+        self.offered += 1
+        task = asyncio.create_task(go())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+        return True
 
     async def stats(self) -> Mapping[str, Any]:
         self._check()

@@ -21,7 +21,7 @@ from eventflow.web.node import Acted
 from eventflow.web.webhooks import compile_webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from eventflow.app.engines import AnyEngine
     from eventflow.app.live import Live
@@ -118,6 +118,13 @@ class Door:
         """Take the events in, all or none."""
         del principal  # the trail begins where trouble does
         return await self._flow.ingress.accept(events, park=park)
+
+    def offer(
+        self, event: Event, told: Callable[[Receipt | Exception], None], *, principal: str
+    ) -> bool:
+        """Take one event in, and say what came of it by a call."""
+        del principal
+        return self._flow.ingress.offer(event, told)
 
     async def event(self, ref: str) -> Mapping[str, Any] | None:
         """Return where an event is and what happened to it."""

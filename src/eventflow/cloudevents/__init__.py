@@ -24,6 +24,7 @@ from eventflow.cloudevents.binary import decode_binary, to_binary
 from eventflow.cloudevents.structured import (
     decode_batch,
     decode_lines,
+    decode_plainly,
     decode_structured,
     encode_batch,
     encode_lines,
@@ -34,6 +35,7 @@ __all__ = [
     "decode_batch",
     "decode_binary",
     "decode_lines",
+    "decode_plainly",
     "decode_structured",
     "encode_batch",
     "encode_lines",

@@ -38,14 +38,18 @@ def decode_structured(body: bytes, index: int | None = None) -> Event:
     Raises:
         InvalidEvent: the body is not such an event; a sentence for each fault.
     """
-    if utf8_fault(body) is None:
-        try:
-            found = event_of(_ONE.decode(body), plain=plain(body))
-        except _MALFORMED:
-            found = None
-        if found is not None:
-            return found
-    return decode_carefully(body, index)
+    found = decode_plainly(body)
+    return decode_carefully(body, index) if found is None else found
+
+
+def decode_plainly(body: bytes) -> Event | None:
+    """Return the event of a JSON object, None where `decode_structured` has to look closely."""
+    if utf8_fault(body) is not None:
+        return None
+    try:
+        return event_of(_ONE.decode(body), plain=plain(body))
+    except _MALFORMED:
+        return None
 
 
 def decode_batch(body: bytes, *, max_events: int | None = None) -> list[Event]:

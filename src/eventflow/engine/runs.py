@@ -61,7 +61,8 @@ class Receipts(Lazy[Receipt]):
         if self._given is not None:
             return self._given[at]
         if isinstance(at, slice):
-            return [Receipt(ref) for ref in self._refs[at]]
+            refs = self._refs  # a slice of them would be made, and walked by Python
+            return [Receipt(refs[index]) for index in range(*at.indices(len(refs)))]
         return Receipt(self._refs[at])
 
 

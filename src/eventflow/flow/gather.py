@@ -9,6 +9,7 @@ is answered for itself: where there is no room for all of them, each is tried al
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eventflow.errors import QueueFull
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from eventflow.event import Event
 
     Store = Callable[[Sequence[Event]], Awaitable[Sequence[Receipt]]]
-    Asked = tuple[Sequence[Event], asyncio.Future[Sequence[Receipt]]]
+    Told = Callable[[Sequence[Receipt] | Exception], None]
+    Asked = tuple[Sequence[Event], Told]
 
 SMALL = 50
 """Requests of more events than this go by themselves: they are a batch already."""
@@ -48,10 +50,14 @@ class Gather:
             Exception: what `store` raised for these events.
         """
         future: asyncio.Future[Sequence[Receipt]] = self._loop.create_future()
-        self._waiting.append((events, future))
+        self.offer(events, partial(_answer, future))
+        return await future
+
+    def offer(self, events: Sequence[Event], told: Told) -> None:
+        """Have the events stored, with those of others; say by a call, later, what came of it."""
+        self._waiting.append((events, told))
         if self._task is None:
             self._task = asyncio.create_task(self._go(), name="gather")
-        return await future
 
     async def _go(self) -> None:
         try:
@@ -67,26 +73,37 @@ class Gather:
             receipts = await self._store([event for events, _ in together for event in events])
         except QueueFull as full:
             if len(together) == 1:
-                _answer(together[0][1], full)
+                self._tell(together[0][1], full)
             else:
                 await asyncio.gather(*(self._accept([one]) for one in together))
         except Exception as error:  # noqa: BLE001  # whoever asked is told
-            for _, future in together:
-                _answer(future, error)
+            for _, told in together:
+                self._tell(told, error)
         else:
-            at = 0
-            for events, future in together:
-                _answer(future, receipts[at : at + len(events)])
-                at += len(events)
+            # In the round after the next: what has come meanwhile is on its way to the disk first.
+            self._loop.call_soon(self._loop.call_soon, self._tell_all, together, receipts)
+
+    def _tell_all(self, together: Sequence[Asked], receipts: Sequence[Receipt]) -> None:
+        at = 0
+        for events, told in together:
+            self._tell(told, receipts[at : at + len(events)])
+            at += len(events)
+
+    def _tell(self, told: Told, answer: Sequence[Receipt] | Exception) -> None:
+        try:
+            told(answer)
+        except Exception as error:  # noqa: BLE001  # others wait for their answers
+            message = "an answer could not be handed over"
+            self._loop.call_exception_handler({"message": message, "exception": error})
 
 
 def _answer(
-    future: asyncio.Future[Sequence[Receipt]], answer: Sequence[Receipt] | BaseException
+    future: asyncio.Future[Sequence[Receipt]], answer: Sequence[Receipt] | Exception
 ) -> None:
     """Tell whoever still waits."""
     if future.done():
         return
-    if isinstance(answer, BaseException):
+    if isinstance(answer, Exception):
         future.set_exception(answer)
     else:
         future.set_result(answer)

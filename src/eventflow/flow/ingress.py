@@ -16,7 +16,7 @@ from eventflow.policy.outcome import COMMON_FULL
 from eventflow.telemetry import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from eventflow.clock import Clock
     from eventflow.engine.protocol import Engine, Receipt
@@ -79,6 +79,38 @@ class Ingress:
             EngineUnavailable: the node is stopping, or this is not its role, or nothing can be made
                 durable.
         """
+        self._admit(events)
+        gathers = len(events) <= SMALL and not self._engine.groups
+        store = self._gather.accept if gathers else self._store
+        try:
+            return await store(events)
+        except QueueFull:
+            if not park:
+                raise
+            return await self._park(events)
+
+    def offer(self, event: Event, told: Callable[[Receipt | Exception], None]) -> bool:
+        """Have one event stored, and say what came of it by a call: later, once.
+
+        Returns:
+            Whether it will. Where the engine gathers by itself it won't: see `accept`.
+
+        Raises:
+            EventFlowError: as `accept`, where it is known at once.
+        """
+        if self._engine.groups:
+            return False
+        events = (event,)
+        self._admit(events)
+
+        def found(answer: Sequence[Receipt] | Exception) -> None:
+            told(answer if isinstance(answer, Exception) else answer[0])
+
+        self._gather.offer(events, found)
+        return True
+
+    def _admit(self, events: Sequence[Event]) -> None:
+        """Refuse what can be refused before anything is asked of the engine."""
         if self.stopping:
             raise EngineUnavailable("the node is stopping; send again to another, or later")
         if not self.accepts:
@@ -87,23 +119,13 @@ class Ingress:
             )
         self._check(events)
         self._check_storage()
-        gathers = len(events) <= SMALL and not self._engine.groups
-        store = self._gather.accept if gathers else self._store
-        try:
-            try:
-                return await store(events)
-            except QueueFull:
-                if not park:
-                    raise
-                return await self._park(events)
-        except QueueFull as full:
-            raise QueueFull(
-                full.queue, full.capacity, self.drains_in_s(len(events)), full.why
-            ) from None
 
     async def _store(self, events: Sequence[Event]) -> Receipts:
         """Have the events stored in common, or where nothing waits there in their topics."""
-        receipts = await self._engine.accept(events, self._ways(events))
+        try:
+            receipts = await self._engine.accept(events, self._ways(events))
+        except QueueFull as full:
+            raise self._in_time(full, len(events)) from None
         self._count(receipts)
         if receipts.ways:
             self._routed(receipts.ways)
@@ -131,7 +153,10 @@ class Ingress:
         place = decision.tries[0]
         assert isinstance(place, Parked)  # noqa: S101  # common has no other place for it
         fallback = Fallback(place, Note(decision.because))
-        receipts = await self._engine.accept(events, fallback=fallback)
+        try:
+            receipts = await self._engine.accept(events, fallback=fallback)
+        except QueueFull as full:
+            raise self._in_time(full, len(events)) from None
         self._count(receipts)
         parked = sum(receipt.parked for receipt in receipts)
         if parked:
@@ -153,6 +178,10 @@ class Ingress:
             for topic in way.topics:
                 self._topics[topic].arrived.add(now, count)
                 self._ledger.routed(topic, count)
+
+    def _in_time(self, full: QueueFull, count: int) -> QueueFull:
+        """Return the refusal with the time in which there should be room."""
+        return QueueFull(full.queue, full.capacity, self.drains_in_s(count), full.why)
 
     def drains_in_s(self, count: int) -> float:
         """Return in how many whole seconds common has let go of `count` events, at its pace now."""

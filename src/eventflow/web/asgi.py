@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 
-from eventflow.web import problem
+from eventflow.web import problem, quick
 from eventflow.web.auth import Gate
 from eventflow.web.call import Call, ClientGone
 from eventflow.web.events import post_events
@@ -54,6 +54,13 @@ class Door:
             await self.serve(hot, scope, receive, send)
         else:
             await self._rest(scope, receive, send)
+
+    def quick(self, scope: Scope, body: bytes, reply: quick.Reply) -> quick.Quick | None:
+        """Take a request that is all there, without a task; None: have it served. See `quick`."""
+        hot = self._events
+        if hot is None or scope["path"] != hot.path or scope["method"] != hot.method:
+            return None
+        return quick.take(self, hot, scope, body, reply)
 
     async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a request answered by its route, whatever happens."""

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from eventflow.cloudevents import decode_batch, decode_binary, decode_lines, decode_structured
+from eventflow.cloudevents import (
+    decode_batch,
+    decode_binary,
+    decode_lines,
+    decode_plainly,
+    decode_structured,
+)
 from eventflow.errors import InvalidEvent, TooLarge, Unroutable
 from eventflow.web.call import WHOLE, ClientGone
 from eventflow.web.lines import Chunk, Lines
@@ -27,8 +33,10 @@ from eventflow.web.problem import Problem, Refusal, unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
     from eventflow.web.call import Call
+    from eventflow.web.node import Node
 
 MAX_EVENTS = 1_000
 """Events of a request. Lines have no such limit."""
@@ -127,10 +135,35 @@ async def _post_body(call: Call, kind: bytes) -> None:
     call.events = len(events)
     if not kind or len(body) + _ATTRIBUTES_BYTES > call.node.max_event_bytes:
         check_sizes(events, call.node.max_event_bytes, count())
-    answer = msgspec.json.encode(await _accept(call, events))
+    await send_answer(call, msgspec.json.encode(await _accept(call, events)))
+
+
+def one_event(node: Node, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Event | None:
+    """Return the event of a request that brings just one, None where that needs a closer look."""
+    kind = b""
+    for name, value in headers:
+        if name == b"content-type":
+            kind = kind or value
+        elif name == b"content-encoding":
+            return None
+    if kind != STRUCTURED and kind.partition(b";")[0].strip().lower() != STRUCTURED:
+        return None
+    size = len(body)
+    if size + _ATTRIBUTES_BYTES > node.max_event_bytes or size > node.max_request_bytes:
+        return None
+    return decode_plainly(body)
+
+
+def head_of(answer: bytes) -> bytes:
+    """Return the lines of headers, each with its end, that go before such an answer."""
+    return _JSON_HEAD % len(answer)
+
+
+async def send_answer(call: Call, answer: bytes) -> None:
+    """Send it with 202: in one piece, if the server takes it so."""
     call.started = True
     whole = call.scope.get("extensions", {}).get(WHOLE)
-    if whole is not None and whole["answer"](202, _JSON_HEAD % len(answer), answer):
+    if whole is not None and whole["answer"](202, head_of(answer), answer):
         return
     headers = [*_JSON_HEADERS, (b"content-length", b"%d" % len(answer))]
     await call.send({"type": "http.response.start", "status": 202, "headers": headers})
@@ -140,7 +173,15 @@ async def _post_body(call: Call, kind: bytes) -> None:
 async def _accept(call: Call, events: Sequence[Event]) -> Answer:
     if not events:
         return Answer(0, 0, [])
-    receipts = await call.node.accept(events, principal=call.principal.name)
+    return _answer(events, await call.node.accept(events, principal=call.principal.name))
+
+
+def answer_of(events: Sequence[Event], receipts: Sequence[Receipt]) -> bytes:
+    """Return what is answered where events are accepted."""
+    return msgspec.json.encode(_answer(events, receipts))
+
+
+def _answer(events: Sequence[Event], receipts: Sequence[Receipt]) -> Answer:
     taken = [
         Taken(event.id, receipt.ref, receipt.duplicate)
         for event, receipt in zip(events, receipts, strict=True)

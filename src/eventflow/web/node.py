@@ -9,7 +9,7 @@ Any other exception is a fault of EventFlow: the sender gets a 500 without its t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -116,6 +116,19 @@ class Node(Protocol):
             Unroutable: no route takes one of them, with its index; nothing was stored.
             InvalidEvent: one breaks the schema of its type; nothing was stored.
             EngineUnavailable: they could not be made durable, or the node is stopping.
+        """
+        ...
+
+    def offer(
+        self, event: Event, told: Callable[[Receipt | Exception], None], *, principal: str
+    ) -> bool:
+        """Take one event in as `accept` does, and say what came of it by a call: later, once.
+
+        Returns:
+            Whether it will. If not, nothing was done, and `accept` takes it.
+
+        Raises:
+            EventFlowError: as `accept`, where that is known at once; nobody is told again.
         """
         ...
 

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 import uvicorn
@@ -26,8 +26,12 @@ from eventflow.web.asgi import make_app
 from eventflow.web.call import WHOLE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp
     from uvicorn._types import ASGI3Application
+
+    from eventflow.web.quick import Quick
 
 __all__ = ["Address", "Server", "make_app"]
 
@@ -175,7 +179,11 @@ def answer_whole(request: ref[RequestResponseCycle], status: int, head: bytes, b
         body: All of it.
     """
     cycle = request()
-    if cycle is None or not cycle.keep_alive or cycle.flow.write_paused or cycle.disconnected:
+    return cycle is not None and write_whole(cycle, status, head, body)
+
+
+def write_whole(cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+    if not cycle.keep_alive or cycle.flow.write_paused or cycle.disconnected:
         return False
     lines = [name + b": " + value + b"\r\n" for name, value in cycle.default_headers]
     cycle.response_started = cycle.response_complete = True
@@ -183,6 +191,10 @@ def answer_whole(request: ref[RequestResponseCycle], status: int, head: bytes, b
     cycle.message_event.set()
     cycle.on_response()
     return True
+
+
+def _nothing() -> None:
+    """Stand for what is over."""
 
 
 def _unusable(host: str, port: int, error: OSError) -> ConfigError:
@@ -200,10 +212,67 @@ class _Protocol(HttpToolsProtocol):
     """
 
     _header_bytes = 0
+    _quick: Callable[..., Quick | None] | None
+    """How the application takes requests that are all there."""
+    _held: RequestResponseCycle | None = None
+    """The request whose body is still to come: if it comes at once, there may be no task."""
+    _taken: tuple[RequestResponseCycle, Quick] | None = None
+    """The one that waits for its answer without a task."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._quick = getattr(self.app, "quick", None)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        held, self._held = self._held, None
+        if held is not None:  # more is to come: it takes the ordinary way from here
+            self._start_task(held, self.app)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        held, self._held = self._held, None
+        if held is not None:
+            self._start(held)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if app is not self.app or self._quick is None or cycle.waiting_for_100_continue:
+            self._start_task(cycle, app)
+        elif cycle.more_body:
+            self._held = cycle
+        else:  # it came behind another, and has waited for that
+            self._start(cycle)
+
+    def _start(self, cycle: RequestResponseCycle) -> None:
+        """Begin with a request that is all there."""
+        quick = None
+        if self._quick is not None and cycle.keep_alive and not cycle.disconnected:
+            quick = self._quick(cycle.scope, bytes(cycle.body), partial(self._told, cycle))
+        if quick is None:
+            self._start_task(cycle, self.app)
+        else:
+            self._taken = cycle, quick
+
+    def _told(self, cycle: RequestResponseCycle, quick: Quick) -> None:
+        """Answer a request that was taken without a task."""
+        self._taken = None
+        whole = quick.whole()
+        if whole is not None and write_whole(cycle, *whole):
+            cycle.on_response = _nothing  # it holds this protocol, which holds the cycle
+        elif not cycle.disconnected:
+            self._start_task(cycle, quick)
+
+    def _start_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.scope["extensions"] = {WHOLE: {"answer": partial(answer_whole, ref(cycle))}}
         super()._start_asgi_task(cycle, app)
+
+    def shutdown(self) -> None:
+        taken, self._taken = self._taken, None
+        if taken is not None:  # what is stopped has to find a task for it
+            cycle, quick = taken
+            quick.leave()
+            self._start_task(cycle, quick)
+        super().shutdown()
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0

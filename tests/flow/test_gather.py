@@ -122,7 +122,7 @@ def test_answers_wait_for_the_next_to_be_on_their_way() -> None:
         await asyncio.sleep(3)
 
     run(story())
-    assert seen == [("0", 2), ("1", 2)]
+    assert seen == [("0", 2), ("1", 2)]  # the second one is told at once
 
 
 def test_who_can_not_be_told_takes_nothing_from_the_others() -> None:
@@ -143,3 +143,23 @@ def test_who_can_not_be_told_takes_nothing_from_the_others() -> None:
     run(story())
     assert told == [[Receipt("ref of 1")]]
     assert [str(fault["exception"]) for fault in faults] == ["gone"]
+
+
+def test_who_is_answered_together_does_not_stay_together_for_ever() -> None:
+    """One sender alone, and thirty together: each group's cost is the same, so they even out."""
+    store = Store(room=10_000)
+
+    async def sender(gather: Gather, number: int) -> None:
+        for turn in range(20):
+            await gather.accept([event(f"{number}-{turn}")])
+
+    async def story() -> None:
+        gather = Gather(store)
+        first = asyncio.create_task(sender(gather, 0))
+        await asyncio.sleep(0.5)
+        await asyncio.gather(first, *(sender(gather, number) for number in range(1, 31)))
+
+    run(story())
+    sizes = [len(call) for call in store.calls]
+    assert sizes[0] == 1
+    assert {*sizes[4:-4]} <= {15, 16}

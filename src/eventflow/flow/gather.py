@@ -60,11 +60,13 @@ class Gather:
             self._task = asyncio.create_task(self._go(), name="gather")
 
     async def _go(self) -> None:
+        count = REQUESTS_MAX
         try:
             while self._waiting:
-                together = self._waiting[:REQUESTS_MAX]
-                del self._waiting[:REQUESTS_MAX]
+                together = self._waiting[:count]
+                del self._waiting[:count]
                 await self._accept(together)
+                count = group_size(len(together), len(self._waiting))
         finally:
             self._task = None
 
@@ -80,6 +82,9 @@ class Gather:
             for _, told in together:
                 self._tell(told, error)
         else:
+            if not self._waiting:
+                self._tell_all(together, receipts)
+                return
             # In the round after the next: what has come meanwhile is on its way to the disk first.
             self._loop.call_soon(self._loop.call_soon, self._tell_all, together, receipts)
 
@@ -95,6 +100,16 @@ class Gather:
         except Exception as error:  # noqa: BLE001  # others wait for their answers
             message = "an answer could not be handed over"
             self._loop.call_exception_handler({"message": message, "exception": error})
+
+
+def group_size(before: int, waiting: int) -> int:
+    """Return how many requests go next, of those that wait.
+
+    Senders that are answered together come again together. One of them and thirty in turn would
+    stay so for ever, and the one would cost as much as the thirty: so each group has at most half
+    of both.
+    """
+    return min((before + waiting + 1) // 2, REQUESTS_MAX)
 
 
 def _answer(

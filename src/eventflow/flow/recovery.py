@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING
 
 from eventflow.delivery import COMMON
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from eventflow.storage.protocol import Kept, Storage
 
 BATCH = 500
+LOOK_ANYWAY_S = 30.0
+"""How often storage that others use is looked at: one that parks there, and dies, tells nobody."""
 LOOK_AGAIN_S = 1.0
 """How long to wait for a topic to fall below its low water, or for its share, before looking."""
 NEW_WAITS_S = 1.0
@@ -50,12 +53,18 @@ class Recovery:
         self._clock = clock
         self._draw = draw
         self._nudged = asyncio.Event()
+        self._wants_room = False
         self._budget = 0.0
         self._looked_at = clock.now_s()
 
     def nudge(self) -> None:
-        """Look soon: something was parked or replayed, or the topic has more room."""
+        """Look soon: something was parked or replayed."""
         self._nudged.set()
+
+    def more_room(self) -> None:
+        """Look soon if it is room that something parked waits for. Told after every batch."""
+        if self._wants_room:
+            self._nudged.set()
 
     async def run(self) -> None:
         """Bring back what may come until cancelled."""
@@ -83,12 +92,14 @@ class Recovery:
     async def _look(self) -> float | None:
         """Bring back a batch; return how long to wait before the next, None: until nudged."""
         await self._topic.going()
+        self._wants_room = False
         due_at = await self._storage.next_due(self._topic.name)
-        if due_at is None:
-            return None
         now = self._clock.now_s()
-        if due_at > now:
-            return due_at - now
+        if due_at is None or due_at > now:
+            until = inf if due_at is None else due_at - now
+            until = min(until, LOOK_ANYWAY_S if self._storage.shared else inf)
+            return None if until == inf else until
+        self._wants_room = True
         allowed = min(self._allowed(now), BATCH)
         if allowed < 1:
             return LOOK_AGAIN_S

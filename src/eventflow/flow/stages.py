@@ -51,7 +51,7 @@ class TopicStages:
         engine, clock, draw = tools.engine, tools.clock, tools.draw
         self.recovery = Recovery(engine, tools.storage, topic, ledger, clock, draw)
         self.worker = Worker(engine, topic, gate, ledger, clock, draw)
-        self.worker.on_room = self.recovery.nudge
+        self.worker.on_room = self.recovery.more_room
         self.lane = RetryLane(engine, topic, ledger, clock, draw)
         self._runner: Runner | None = None
         self._numbers = count()

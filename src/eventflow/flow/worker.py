@@ -148,7 +148,8 @@ class Worker:
             elif leases:
                 self._take_over(leases)
                 self._wake_slots(1)
-                await asyncio.sleep(0)
+                if len(leases) >= room:  # there is more: the slots have their turn first
+                    await asyncio.sleep(0)
 
     def _take_over(self, leases: Leases) -> None:
         for part in leases.parts:
@@ -487,9 +488,11 @@ class Worker:
         refs: list[str] = []
         accepted: list[float] = []
         others: list[Place | None] = []
+        ended_well = 0
         for item, answer in zip(items, answers, strict=True):
             taken = answer.taken
             if isinstance(item, Done):
+                ended_well += item.count
                 self._less_open(item.feed, item.count)
                 if taken is DELIVERED:
                     self._topic.delivered.add(self.clock.now_s(), item.count)
@@ -506,14 +509,17 @@ class Worker:
             self._ledger.delivered(self._topic.name, refs, accepted)
         if others:
             self._ledger.placed(self._topic.name, others)
-        self._count_runs(items)
+        self._count_runs(ended_well, [item for item in items if isinstance(item, Ran)])
         self._slot_freed.set()
         self.on_room()
 
-    def _count_runs(self, items: Sequence[Ran | Done]) -> None:
+    def _count_runs(self, ended_well: int, runs: Sequence[Ran]) -> None:
         metrics, topic = self._ledger.metrics, self._topic.name
-        kinds = Counter(_kind(item.outcome) for item in items if isinstance(item, Ran))
-        kinds[_SUCCEEDED] += sum(item.count for item in items if isinstance(item, Done))
+        if ended_well:
+            metrics.count(names.ATTEMPTS, ended_well, topic, _SUCCEEDED[0])
+        if not runs:
+            return
+        kinds = Counter(_kind(run.outcome) for run in runs)
         for (outcome, cause), count in kinds.items():
             if outcome and count:
                 metrics.count(names.ATTEMPTS, count, topic, outcome)

@@ -128,6 +128,11 @@ class Storage(Protocol):
     `StorageUnavailable`; then nothing was changed, unless it is `StorageUnanswered`.
     """  # noqa: D205  # one thought
 
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes on other machines may use the same storage."""
+        ...
+
     async def due(self, topic: str, *, now: float, limit: int) -> Sequence[Kept]:
         """Return parked deliveries of `topic` whose time has come, the earliest due first.
 
@@ -303,11 +308,6 @@ class Keeper(Storage, Protocol):
 
     async def totals(self) -> Mapping[tuple[str, str], tuple[int, int]]:
         """Return how many deliveries are kept, and their bytes, by topic and state."""
-        ...
-
-    @property
-    def shared(self) -> bool:
-        """Whether other nodes on other machines may use the same storage."""
         ...
 
     async def turnover(self) -> Mapping[str, Turnover]:

@@ -59,6 +59,8 @@ class Cleaner:
 
     def _begin(self) -> None:
         rows = self.committer.rows
+        if self.committer.journal_bytes <= JOURNAL_LIMIT_BYTES:
+            return  # asked at each commit
         live = sum(queue.depth for queue in self.state.topics.values())
         live += sum(lane.depth for lane in self.state.lanes.values())
         limit = max(JOURNAL_LIMIT_BYTES, 2 * BYTES_A_LIVE_ENTRY * live, 2 * self._left_bytes)

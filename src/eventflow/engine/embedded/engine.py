@@ -346,11 +346,15 @@ class EmbeddedEngine:
         waiter = loop.create_future()
         place.waiters.append(waiter)
         # A hair more than asked: a timer may ring a moment before the clock has got there.
-        timer = loop.call_later(wait_s + 0.001, _ring, waiter)
+        at = loop.time() + wait_s + 0.001
+        alarm = place.alarm
+        if alarm is None or alarm.when() > at:
+            if alarm is not None:
+                alarm.cancel()
+            place.alarm = loop.call_at(at, _ring, place)
         try:
             await waiter
         finally:
-            timer.cancel()
             if waiter in place.waiters:
                 place.waiters.remove(waiter)
 
@@ -637,9 +641,12 @@ class EmbeddedEngine:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        for name, queue in self.state.topics.items():
-            wake(queue)
-            wake(self.state.lanes[name])
+        places: list[BoundedQueue | Lane] = [*self.state.topics.values()]
+        places += self.state.lanes.values()
+        for place in places:
+            if place.alarm is not None:
+                place.alarm.cancel()
+            wake(place)
         if self._backup is not None:
             self._backup.cancel()
             await asyncio.wait([self._backup])
@@ -663,9 +670,9 @@ def _state_of(entry: Entry) -> str:
     return "running" if entry.lease is not None or entry.settling else "queued"
 
 
-def _ring(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def _ring(place: BoundedQueue | Lane) -> None:
+    place.alarm = None
+    wake(place)
 
 
 def _end(done: asyncio.Future[None], error: BaseException | None) -> None:

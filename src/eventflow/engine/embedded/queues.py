@@ -113,6 +113,7 @@ class BoundedQueue:
     """A topic's queue: four priorities, first in first out within each."""
 
     __slots__ = (
+        "alarm",
         "capacity",
         "counts",
         "in_runs",
@@ -143,6 +144,8 @@ class BoundedQueue:
         """Where the next start stands in the frame of weights (G4)."""
         self.next_expiry = inf
         self.waiters: deque[asyncio.Future[None]] = deque()
+        self.alarm: asyncio.TimerHandle | None = None
+        """When the waiters look again though nothing has come; one for all, and left standing."""
 
     @property
     def queued(self) -> int:
@@ -275,7 +278,16 @@ class BoundedQueue:
 class Lane:
     """A topic's part of the retry queue: ordered by due time."""
 
-    __slots__ = ("capacity", "heap", "next_expiry", "queue", "reserved", "running", "waiters")
+    __slots__ = (
+        "alarm",
+        "capacity",
+        "heap",
+        "next_expiry",
+        "queue",
+        "reserved",
+        "running",
+        "waiters",
+    )
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -285,6 +297,8 @@ class Lane:
         self.reserved = 0
         self.next_expiry = inf
         self.waiters: deque[asyncio.Future[None]] = deque()
+        self.alarm: asyncio.TimerHandle | None = None
+        """When the waiters look again though nothing has come; one for all, and left standing."""
 
     @property
     def queued(self) -> int:

@@ -70,6 +70,8 @@ class Riders:
 
     def ride(self, txn: Txn) -> None:
         """Add what is to be told to a transaction."""
+        if not (self._fresh or self._fresh_runs or self._crashed or self._returned or self._audit):
+            return
         crashed, self._crashed = _split(self._crashed)
         returned, self._returned = _split(self._returned)
         # What is settling tells by that how it ended; what is not leased any more did not start.

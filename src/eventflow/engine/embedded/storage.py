@@ -30,6 +30,8 @@ T = TypeVar("T")
 class EmbeddedStorage:
     """`Storage` on the tables beside the journal."""
 
+    shared = False
+
     def __init__(self, state: State, committer: Committer, clock: Clock) -> None:
         self._state = state
         self._committer = committer

@@ -351,6 +351,8 @@ def unwatched(act: Act) -> Act:
 class WatchedStorage:
     """A storage that keeps a book of what another one says."""
 
+    shared: bool  # as that says
+
     def __init__(
         self, storage: Storage, book: Book, trace: Trace, check: Callable[[str], None]
     ) -> None:

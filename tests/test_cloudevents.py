@@ -447,6 +447,22 @@ def test_data_nested_just_so() -> None:
     assert event.body == nested(100)
 
 
+@pytest.mark.parametrize("beside", [b"1", b"{}", b"[[]]", b'"[{"', nested(60)])
+@pytest.mark.parametrize("at", [0, 7, 149])
+@pytest.mark.parametrize("levels", [100, 101])
+def test_one_of_many_nested_too_deep(levels: int, at: int, beside: bytes) -> None:
+    """Found among those that are cleared together, and nothing else is."""
+    datas = [beside] * 150
+    datas[at] = nested(levels)
+    batch = b"[%s]" % b",".join(encoded(LEAST)[:-1] + b', "data":%s}' % data for data in datas)
+    if levels == 100:
+        assert [event.body for event in decode_batch(batch)] == datas
+        return
+    with pytest.raises(InvalidEvent, match="100 levels of nesting") as said:
+        decode_batch(batch)
+    assert said.value.index == at
+
+
 @pytest.mark.parametrize(
     "text",
     [

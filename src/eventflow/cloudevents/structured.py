@@ -87,7 +87,7 @@ def _decode_plain(body: bytes, max_events: int | None) -> list[Event] | None:
     except _MALFORMED:
         return None
     _check_count(len(wires), max_events)
-    return plain_events_of(wires, plain=plain(body))
+    return plain_events_of(wires, body)
 
 
 def _decode_batch_carefully(body: bytes, max_events: int | None) -> list[Event]:

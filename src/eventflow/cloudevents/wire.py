@@ -77,25 +77,25 @@ def plain(text: bytes) -> bool:
     return text.isascii() and b"\\" not in text and b"\x7f" not in text
 
 
-def plain_events_of(wires: Sequence[PlainWire], *, plain: bool) -> list[Event] | None:
+def plain_events_of(wires: Sequence[PlainWire], text: bytes) -> list[Event] | None:
     """Return the events, None where one of them needs another look: `events_of` has it.
 
     Args:
         wires: As decoded.
-        plain: What `plain` says of the text they were decoded from.
+        text: What they were decoded from.
     """
     if not (
-        plain
+        plain(text)
         and all(map(_PLAIN_URI.fullmatch, {wire.source for wire in wires}))
         and {wire.dataschema for wire in wires} <= {None}
         and all(kind is None or is_json(kind) for kind in {w.datacontenttype for w in wires})
     ):
         return None
-    times = [wire.time for wire in wires if wire.time is not None]
+    times = {wire.time for wire in wires if wire.time is not None}
     if times and _PLAIN_TIMES.fullmatch("\n".join(times) + "\n") is None:
         return None
     datas = [bytes(wire.data) for wire in wires]
-    if b"null" in datas or any_too_deep(datas):
+    if b"null" in datas or any_too_deep(datas, text):
         return None
     return [
         construct(w.id, w.source, w.type, data, w.time, w.subject, w.datacontenttype)

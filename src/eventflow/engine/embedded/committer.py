@@ -94,6 +94,8 @@ class Committer:
         self._row = Anchor(0)
         self._started_s = 0.0
         self._soon: asyncio.TimerHandle | None = None
+        self._owed = False
+        """Whether something wants to ride that came while a commit was under way."""
         self._space = Space(journal, self._give_back)
         self._space_due = False
 
@@ -124,7 +126,9 @@ class Committer:
 
     def kick_soon(self) -> None:
         """See to it that a commit comes within `SOON_S`; one that comes before will do."""
-        if not self._busy and self._soon is None:
+        if self._busy:
+            self._owed = True  # that one has begun without it
+        elif self._soon is None:
             self._soon = self._loop.call_later(SOON_S, self._now)
 
     def _now(self) -> None:
@@ -176,6 +180,7 @@ class Committer:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
+        self._owed = False
         batch, self._waiting = self._waiting, []
         if self.before_commit is not None and not self.journal.read_only:
             rider = Txn()
@@ -259,8 +264,15 @@ class Committer:
             self._space.changed()
         if self._space_due:
             self._give_back()
-        elif self._waiting:
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """See to what came meanwhile."""
+        if self._waiting:
             self.kick()
+        elif self._owed:
+            self.kick_soon()
 
     def _give_back(self) -> None:
         """Give back a piece of unused space: now, or when the commit on its way is done."""
@@ -274,8 +286,7 @@ class Committer:
         if error is not None and not isinstance(error, apsw.FullError):
             self._note(error)
         self._space.went_on(more=bool(more))
-        if self._waiting:
-            self.kick()
+        self._go_on()
 
     def _apply(self, batch: list[Txn]) -> None:
         if self.on_commit is not None:

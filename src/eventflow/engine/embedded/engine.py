@@ -20,6 +20,7 @@ from eventflow.engine.embedded.placement import Placement
 from eventflow.engine.embedded.queues import (
     OUT,
     SETTLING,
+    Alarm,
     Anchor,
     BoundedQueue,
     Entry,
@@ -348,10 +349,10 @@ class EmbeddedEngine:
         # A hair more than asked: a timer may ring a moment before the clock has got there.
         at = loop.time() + wait_s + 0.001
         alarm = place.alarm
-        if alarm is None or alarm.when() > at:
+        if alarm is None or alarm.at > at:
             if alarm is not None:
-                alarm.cancel()
-            place.alarm = loop.call_at(at, _ring, place)
+                alarm.handle.cancel()
+            place.alarm = Alarm(at, loop.call_at(at, _ring, place))
         try:
             await waiter
         finally:
@@ -429,6 +430,7 @@ class EmbeddedEngine:
             place.put_back(entry)
             wake(place)
         self._riders.returns(held)
+        self.committer.kick_soon()
 
     def _ride(self, txn: Txn) -> None:
         """Add to a commit what nobody waits for: starts, crashes, and rows told again."""
@@ -493,6 +495,8 @@ class EmbeddedEngine:
                 elif answer is not None and answer.refused and step.index in refusals:
                     answer = msgspec.structs.replace(answer, refused=refusals[step.index])
                 answers[step.index] = answer
+        if self._riders.untold():  # what found no place runs on
+            self.committer.kick_soon()
         return [answer if answer is not None else LOST for answer in answers]
 
     @staticmethod
@@ -645,7 +649,7 @@ class EmbeddedEngine:
         places += self.state.lanes.values()
         for place in places:
             if place.alarm is not None:
-                place.alarm.cancel()
+                place.alarm.handle.cancel()
             wake(place)
         if self._backup is not None:
             self._backup.cancel()

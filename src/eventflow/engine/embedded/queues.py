@@ -12,7 +12,7 @@ from collections import deque
 from itertools import groupby
 from math import inf
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from eventflow.event import sizes_of
 from eventflow.policy.admission import reserve
@@ -109,6 +109,14 @@ class Entry:
             row.live += 1
 
 
+class Alarm(NamedTuple):
+    """When somebody looks again though nothing has come."""
+
+    at: float
+    """Of the event loop's time. Not every loop's handle says it."""
+    handle: asyncio.Handle
+
+
 class BoundedQueue:
     """A topic's queue: four priorities, first in first out within each."""
 
@@ -144,7 +152,7 @@ class BoundedQueue:
         """Where the next start stands in the frame of weights (G4)."""
         self.next_expiry = inf
         self.waiters: deque[asyncio.Future[None]] = deque()
-        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm: Alarm | None = None
         """When the waiters look again though nothing has come; one for all, and left standing."""
 
     @property
@@ -297,7 +305,7 @@ class Lane:
         self.reserved = 0
         self.next_expiry = inf
         self.waiters: deque[asyncio.Future[None]] = deque()
-        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm: Alarm | None = None
         """When the waiters look again though nothing has come; one for all, and left standing."""
 
     @property

@@ -46,6 +46,11 @@ class Riders:
         """Tell that these are being run, as far as they are not ended by then."""
         self._fresh_runs += runs
 
+    def untold(self) -> bool:
+        """Return whether something runs of which nothing tells yet."""
+        self._fresh = [start for start in self._fresh if _lasts(start)]
+        return bool(self._fresh)
+
     def withdraw(self, entries: Iterable[Entry]) -> None:
         """Don't tell that these are being run: whoever wanted to run them was told not to."""
         numbers = {entry.number for entry in entries}
@@ -80,7 +85,10 @@ class Riders:
         for run in runs:
             fresh += [(entry, entry.lease) for entry in run.taken]
             run.taken = []
-        starts = [start for start in fresh if _lasts(start) and not start[0].settling]
+        fresh = [start for start in fresh if _lasts(start)]
+        starts = [start for start in fresh if not start[0].settling]
+        # Should those find no place they stay leased, and that they run is told with the next.
+        self._fresh = [start for start in fresh if start[0].settling]
         started = [entry for entry, _ in starts]
         audit, self._audit = self._audit, []
         spans = [
@@ -122,7 +130,7 @@ class Riders:
 def _lasts(start: Start) -> bool:
     """Whether the lease that began then still does: what has been leased anew begins anew."""
     entry, lease = start
-    return lease is not None and entry.lease is lease
+    return lease is not None and entry.live and entry.lease is lease
 
 
 def _mark(entries: Iterable[Entry], runs: Iterable[Run], *, begun: bool) -> None:

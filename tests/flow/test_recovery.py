@@ -53,12 +53,45 @@ def test_where_others_park_it_looks_unasked(*, shared: bool) -> None:
     async def story() -> None:
         task = asyncio.create_task(recovery(stubs).run())
         await asyncio.sleep(2.5 * LOOK_ANYWAY_S)
-        stubs.due_at = stubs.now_s() + 10 * LOOK_ANYWAY_S  # far off: something may come before it
-        await asyncio.sleep(2 * LOOK_ANYWAY_S)
         task.cancel()
 
     run(story())
-    assert stubs.looked == ([0, 30, 60, 90, 120] if shared else [0])
+    assert stubs.looked == ([0, 30, 60] if shared else [0])
+
+
+def test_what_is_due_in_a_year_is_looked_at_before() -> None:
+    """Clocks are set, and machines sleep."""
+    stubs = Stubs(shared=False)
+    stubs.due_at = 1e7
+
+    async def story() -> None:
+        task = asyncio.create_task(recovery(stubs).run())
+        await asyncio.sleep(2.5 * LOOK_ANYWAY_S)
+        task.cancel()
+
+    run(story())
+    assert stubs.looked == [0, 30, 60]
+
+
+def test_what_comes_while_it_looks_is_looked_at_next() -> None:
+    class Slow(Stubs):
+        async def next_due(self, topic: str) -> float | None:
+            await super().next_due(topic)
+            await asyncio.sleep(1)
+            return None
+
+    stubs = Slow(shared=False)
+
+    async def story() -> None:
+        back = recovery(stubs)
+        task = asyncio.create_task(back.run())
+        await asyncio.sleep(0.5)
+        back.nudge()
+        await asyncio.sleep(10)
+        task.cancel()
+
+    run(story())
+    assert stubs.looked == [0, 1]
 
 
 def test_more_room_matters_only_to_what_waits_for_room() -> None:

@@ -39,10 +39,10 @@ class Sender:
     def send(self, body: bytes, *headers: str, kind: str = STRUCTURED, path: str = "") -> None:
         lines = [
             f"POST {path or '/v1/events'} HTTP/1.1",
+            *headers,
             "Host: localhost",
             f"Content-Type: {kind}",
             f"Content-Length: {len(body)}",
-            *headers,
         ]
         self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
@@ -89,6 +89,8 @@ async def test_it_is_answered_as_the_others_are() -> None:
     assert node.principals == ["local"] * 3
 
 
+EMPTY_KIND = "Content-Type:"
+"""Said first: the first one counts."""
 READER = Token(name="reader", secret=Secret("s" * 32), role="read")
 
 
@@ -100,6 +102,7 @@ READER = Token(name="reader", secret=Secret("s" * 32), role="read")
         (body(), (), {"tokens": [READER]}, 401),
         (body(), (f"Authorization: Bearer {'s' * 32}",), {"tokens": [READER]}, 403),
         (body(), ("Content-Encoding: gzip",), {}, 415),
+        (body(), (EMPTY_KIND,), {}, 415),
         (body(), ("Origin: https://elsewhere.example",), {}, 403),
         (body(), (), {"max_event_bytes": 10}, 413),
         (body(), (), {"max_request_bytes": 10}, 413),
@@ -208,6 +211,10 @@ async def test_a_sender_that_asks_first_is_told_to_go_on() -> None:
     assert node.offered == 0
 
 
+def cycles() -> int:
+    return sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects())
+
+
 class Slow(FakeNode):
     """Says what came of an event once it is let."""
 
@@ -271,8 +278,93 @@ async def test_who_hangs_up_takes_nothing_from_the_others() -> None:
     assert [one.id for one in node.accepted] == ["1", "2"]
 
 
-def cycles() -> int:
-    return sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects())
+async def test_a_stop_answers_what_has_come_in_part_behind_another() -> None:
+    node = Slow()
+    async with connected(node) as (sender, server):
+        sender.send(body(id="1"))
+        sender.writer.write(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\n")
+        sender.writer.write(f"Content-Type: {STRUCTURED}\r\n".encode())
+        sender.writer.write(b"Content-Length: 100\r\n\r\n{")
+        await node.asked.wait()
+        node.waiting[0]()
+        assert (await sender.answer())[0] == 202
+        await server.stop(0.05)
+        assert (await sender.answer())[0] == 503
+
+
+async def test_a_fault_of_ours_is_told_as_one() -> None:
+    class Broken(FakeNode):
+        def offer(self, *_: Any, **__: Any) -> bool:
+            raise ValueError("a fault of ours")
+
+    node = Broken()
+    node.fails = ValueError("a fault of ours")
+    async with connected(node) as (sender, _):
+        sender.send(body(id="1"))
+        sender.send(body(id="2"))
+        answers = [await sender.answer() for _ in range(2)]
+    assert [status for status, _, _ in answers] == [500, 500]
+    assert node.counted == {"unavailable": 2}
+
+
+@pytest.mark.parametrize(("fails", "status"), [(None, 202), (QueueFull("common", 10, 3.0), 429)])
+async def test_who_was_let_in_is_answered_though_tokens_have_changed(
+    fails: Exception | None, status: int
+) -> None:
+    node = Slow()
+    node.tokens = [Token(name="shop", secret=Secret("s" * 32), role="publish")]
+    async with connected(node) as (sender, server):
+        sender.send(body(), f"Authorization: Bearer {'s' * 32}")
+        await node.asked.wait()
+        node.tokens = [Token(name="shop", secret=Secret("t" * 32), role="publish")]
+        node.fails = fails
+        stopping = asyncio.create_task(server.stop(10.0))
+        await asyncio.sleep(0.2)
+        node.waiting[0]()
+        assert (await sender.answer())[0] == status
+        await stopping
+
+
+async def test_what_is_refused_is_counted_though_nobody_listens() -> None:
+    node = Slow()
+    node.fails = QueueFull("common", 10, 3.0)
+    async with connected(node) as (sender, _):
+        sender.send(body())
+        await node.asked.wait()
+        sender.writer.transport.abort()
+        await asyncio.sleep(0.01)
+        node.waiting[0]()
+        await asyncio.sleep(0.01)
+    assert node.counted == {"full": 1}
+
+
+async def test_a_body_is_not_kept_while_a_connection_rests() -> None:
+    async with connected(FakeNode()) as (sender, _):
+        assert (await sender.ask(body(data="x" * 100_000)))[0] == 202
+        cycles = [one for one in gc.get_objects() if isinstance(one, RequestResponseCycle)]
+        assert max(len(cycle.body) for cycle in cycles) == 0
+
+
+async def test_who_hangs_up_leaves_nothing_to_the_collector() -> None:
+    node = Slow()
+    gc.collect()
+    before = cycles()
+    gc.disable()
+    try:
+        async with connected(node) as (_, server):
+            host, port = server.url.removeprefix("http://").split(":")
+            for number in range(20):
+                node.asked.clear()
+                other = Sender(*await asyncio.open_connection(host, int(port)))
+                other.send(body(id=str(number)))
+                await node.asked.wait()
+                other.writer.transport.abort()
+                await asyncio.sleep(0.001)
+                node.waiting.pop()()
+            await asyncio.sleep(0.01)
+            assert cycles() - before <= 1
+    finally:
+        gc.enable()
 
 
 class Full(FakeNode):

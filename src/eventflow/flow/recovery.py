@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 BATCH = 500
 LOOK_ANYWAY_S = 30.0
-"""How often storage that others use is looked at: one that parks there, and dies, tells nobody."""
+"""How often what is parked is looked at, and storage that others use: who parks there, and dies,
+tells nobody."""
 LOOK_AGAIN_S = 1.0
 """How long to wait for a topic to fall below its low water, or for its share, before looking."""
 NEW_WAITS_S = 1.0
@@ -82,7 +83,6 @@ class Recovery:
             await self._wait(wait_s)
 
     async def _wait(self, wait_s: float | None) -> None:
-        self._nudged.clear()
         try:
             async with asyncio.timeout(wait_s):
                 await self._nudged.wait()
@@ -93,12 +93,14 @@ class Recovery:
         """Bring back a batch; return how long to wait before the next, None: until nudged."""
         await self._topic.going()
         self._wants_room = False
+        self._nudged.clear()  # what comes while it looks is for the next look
         due_at = await self._storage.next_due(self._topic.name)
         now = self._clock.now_s()
         if due_at is None or due_at > now:
-            until = inf if due_at is None else due_at - now
-            until = min(until, LOOK_ANYWAY_S if self._storage.shared else inf)
-            return None if until == inf else until
+            if due_at is None and not self._storage.shared:
+                return None
+            # No longer, though it is due in a year: clocks are set, and machines sleep.
+            return min(inf if due_at is None else due_at - now, LOOK_ANYWAY_S)
         self._wants_room = True
         allowed = min(self._allowed(now), BATCH)
         if allowed < 1:

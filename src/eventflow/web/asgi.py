@@ -51,7 +51,7 @@ class Door:
         if scope["type"] != "http":  # lifespan, and websockets: which we have none of
             await self._rest(scope, receive, send)
         elif hot is not None and scope["path"] == hot.path and scope["method"] == hot.method:
-            await self.serve(hot, scope, receive, send)
+            await self.serve(hot, scope, receive, send, events=1)
         else:
             await self._rest(scope, receive, send)
 
@@ -62,10 +62,20 @@ class Door:
             return None
         return quick.take(self, hot, scope, body, reply)
 
-    async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a request answered by its route, whatever happens."""
+    async def serve(  # a request as ASGI has it, and whose it is
+        self, route: Route, scope: Scope, receive: Receive, send: Send, *, events: int = 0
+    ) -> None:
+        """Have a request answered by its route, whatever happens.
+
+        Args:
+            route: Whose it is.
+            scope: Of the request.
+            receive: Its body, in pieces.
+            send: Its answer, in pieces.
+            events: How many are refused if it is, as long as nobody knows better.
+        """
         call = Call(self.node, self.gate, scope, receive, send)
-        call.events = int(route is self._events)
+        call.events = events
         answer: Response | None
         try:
             call.principal = self.gate.admit(scope, route.role)

@@ -140,13 +140,15 @@ async def _post_body(call: Call, kind: bytes) -> None:
 
 def one_event(node: Node, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Event | None:
     """Return the event of a request that brings just one, None where that needs a closer look."""
-    kind = b""
+    kind = None
     for name, value in headers:
         if name == b"content-type":
-            kind = kind or value
+            kind = value if kind is None else kind
         elif name == b"content-encoding":
             return None
-    if kind != STRUCTURED and kind.partition(b";")[0].strip().lower() != STRUCTURED:
+    if kind is None or (
+        kind != STRUCTURED and kind.partition(b";")[0].strip().lower() != STRUCTURED
+    ):
         return None
     size = len(body)
     if size + _ATTRIBUTES_BYTES > node.max_event_bytes or size > node.max_request_bytes:

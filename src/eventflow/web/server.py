@@ -215,7 +215,8 @@ class _Protocol(HttpToolsProtocol):
     _quick: Callable[..., Quick | None] | None
     """How the application takes requests that are all there."""
     _held: RequestResponseCycle | None = None
-    """The request whose body is still to come: if it comes at once, there may be no task."""
+    """The request whose body is still to come: if it is in the same read, there may be no task."""
+    _reading = False
     _taken: tuple[RequestResponseCycle, Quick] | None = None
     """The one that waits for its answer without a task."""
 
@@ -224,7 +225,9 @@ class _Protocol(HttpToolsProtocol):
         self._quick = getattr(self.app, "quick", None)
 
     def data_received(self, data: bytes) -> None:
+        self._reading = True
         super().data_received(data)
+        self._reading = False
         held, self._held = self._held, None
         if held is not None:  # more is to come: it takes the ordinary way from here
             self._start_task(held, self.app)
@@ -238,10 +241,12 @@ class _Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if app is not self.app or self._quick is None or cycle.waiting_for_100_continue:
             self._start_task(cycle, app)
-        elif cycle.more_body:
-            self._held = cycle
-        else:  # it came behind another, and has waited for that
+        elif not cycle.more_body:  # it came behind another, and has waited for that
             self._start(cycle)
+        elif self._reading:
+            self._held = cycle
+        else:
+            self._start_task(cycle, app)
 
     def _start(self, cycle: RequestResponseCycle) -> None:
         """Begin with a request that is all there."""
@@ -251,16 +256,17 @@ class _Protocol(HttpToolsProtocol):
         if quick is None:
             self._start_task(cycle, self.app)
         else:
+            cycle.body = bytearray()  # uvicorn would keep it until the next request
             self._taken = cycle, quick
 
     def _told(self, cycle: RequestResponseCycle, quick: Quick) -> None:
         """Answer a request that was taken without a task."""
         self._taken = None
         whole = quick.whole()
-        if whole is not None and write_whole(cycle, *whole):
+        if whole is None or not (cycle.disconnected or write_whole(cycle, *whole)):
+            self._start_task(cycle, quick)  # also where nobody listens: refusals are counted
+        else:
             cycle.on_response = _nothing  # it holds this protocol, which holds the cycle
-        elif not cycle.disconnected:
-            self._start_task(cycle, quick)
 
     def _start_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.scope["extensions"] = {WHOLE: {"answer": partial(answer_whole, ref(cycle))}}

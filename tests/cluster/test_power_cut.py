@@ -95,7 +95,7 @@ def test_servers_that_sync_lose_nothing(tmp_path: Path, seed: int, replicas: int
     hold_against_the_bars(asyncio.run(story(tmp_path, seed, replicas, ALWAYS)))
 
 
-@pytest.mark.slow
+@pytest.mark.prove  # what servers have forgotten is waited for: more than a minute of it
 @pytest.mark.timeout(300)
 def test_servers_as_they_come_lose_much_and_the_checker_says_so(tmp_path: Path, seed: int) -> None:
     found = asyncio.run(story(tmp_path, seed, 3, LAZY))

@@ -273,6 +273,42 @@ class TestDiskFull:
 
         run(story())
 
+    def test_room_is_found_though_nobody_sends_anything(self, disk: CrashDisk) -> None:
+        """Who is not ready gets no requests: it has to look by itself."""
+
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            disk.fail_write()
+            with pytest.raises(EngineUnavailable):
+                await engine.accept(events(3))
+            disk.heal()
+            await engine.accept(events(3))
+            assert engine.fault == "the disk is full"  # what is small may still fit
+            await asyncio.sleep(2 * STILL_S + 0.1)
+            assert engine.fault is None
+            await engine.close()
+
+        run(story())
+
+    def test_no_room_is_found_where_there_is_none(self, disk: CrashDisk) -> None:
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            disk.fail_write()
+            with pytest.raises(EngineUnavailable):
+                await engine.accept(events(3))
+            await asyncio.sleep(60)
+            assert (engine.fault, engine.broken) == ("the disk is full", False)
+            disk.heal()
+            await asyncio.sleep(2 * STILL_S + 0.1)
+            assert engine.fault is None
+            before = await everything(engine)
+            await engine.close()
+            engine = await start("j.db", vfs=disk.name)
+            assert await everything(engine) == before
+            await engine.close()
+
+        run(story())
+
     def test_every_kind_of_settling_can_be_tried_again(self, disk: CrashDisk) -> None:
         async def story() -> None:
             engine = await start("j.db", vfs=disk.name)

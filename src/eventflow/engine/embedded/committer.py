@@ -79,6 +79,7 @@ class Committer:
         self.fault: str | None = None
         """Why the last commit failed; None while all is well."""
         self._failed_s = 0.0
+        self._trying: asyncio.TimerHandle | None = None
         self.broken = False
         """The file failed in a way that only reopening it mends."""
         self.before_commit: Callable[[Txn], None] | None = None
@@ -173,6 +174,9 @@ class Committer:
     def shut(self, why: str) -> None:
         """Take nothing any more."""
         self._space.close()
+        if self._trying is not None:
+            self._trying.cancel()
+            self._trying = None
         self.fault = self.fault or why
         self.broken = True
 
@@ -303,10 +307,31 @@ class Committer:
         if self.fault is not None and self._loop.time() >= self._failed_s + STILL_S:
             self.fault = None
 
+    def _try_later(self) -> None:
+        """See whether the disk has room again: a node that says it has none is sent nothing."""
+        if self._trying is None and not self.broken:
+            self._trying = self._loop.call_later(STILL_S, self._try)
+
+    def _try(self) -> None:
+        self._trying = None
+        if self.fault is not None and not self.broken:
+            self.writer.run(self.journal.try_room, self._tried)
+
+    def _tried(self, _: Any, error: BaseException | None) -> None:
+        if self.broken:
+            return
+        if error is not None:
+            self._note(error)
+            return
+        self._recover()
+        if self.fault is not None:  # something has failed meanwhile
+            self._try_later()
+
     def _note(self, error: BaseException) -> None:
         self._failed_s = self._loop.time()
         if isinstance(error, apsw.FullError):
             self.fault = "the disk is full"
+            self._try_later()
         elif isinstance(error, apsw.Error):
             # After a failed write or fsync the pages' fate is unknown: only reopening tells.
             self.fault = f"the journal's file failed: {error}"

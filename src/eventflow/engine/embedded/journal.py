@@ -51,6 +51,9 @@ VERSION = 2
 """
 APPLICATION_ID = 0x45764677  # "EvFw": lets `file` and humans tell what this file is
 
+TRIED_BYTES = 2**16
+"""What is written to see whether the disk has room again: a small batch of events."""
+
 _TABLES = """
 CREATE TABLE journal (
     number INTEGER PRIMARY KEY, next INTEGER NOT NULL, records BLOB NOT NULL
@@ -444,6 +447,16 @@ class Journal:
             work.error = error
         else:
             change.join(desk.change)
+
+    def try_room(self) -> None:
+        """Write something that is of no use, and take it away again. Between commits.
+
+        Raises:
+            apsw.Error: the disk did not take it.
+        """
+        if not self.read_only:
+            self.set_meta("tried", bytes(TRIED_BYTES))
+            self.connection.execute("DELETE FROM meta WHERE name = 'tried'")
 
     def tidy(self) -> None:
         """Fold the write-ahead log into the file. Between commits."""

@@ -218,6 +218,8 @@ HANDLERS = """
     import os, time
     from eventflow import Permanent, RetryLater
 
+    time.sleep(float(os.environ.get("SLOW_START_S", "0")))
+
     def pid(event, delivery):
         assert event == delivery.event and event.data == {"id": 7}
         raise OSError(f"from {os.getpid()}")
@@ -279,9 +281,7 @@ class TestProcesses:
         self, theirs: ModuleType
     ) -> None:
         """The one that runs for ever, the one that dies, the one that ends well."""
-        async with running(
-            theirs.moody, executor="process", concurrency=1, timeout_s=0.5
-        ) as runner:
+        async with running(theirs.moody, executor="process", concurrency=1, timeout_s=2) as runner:
             hung: Any = await runner.run(0, attempt(1))
             died: Any = await runner.run(0, attempt(2))
             well = await runner.run(0, attempt(3))
@@ -291,9 +291,12 @@ class TestProcesses:
         assert died.error == "its worker process ended with status 3"
         assert well is SUCCEEDED
 
-    async def test_have_time_to_start(self, theirs: ModuleType) -> None:
+    async def test_have_time_to_start(
+        self, theirs: ModuleType, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A run's time begins when a process has taken it."""
-        handler = Handler.of_function(theirs.later, executor="process", timeout_s=0.1)
+        monkeypatch.setenv("SLOW_START_S", "2")
+        handler = Handler.of_function(theirs.later, executor="process", timeout_s=1)
         runner = Runner(handler, "email", 1, SystemClock(), Metrics())
 
         assert isinstance(await _run(runner), Postponed)

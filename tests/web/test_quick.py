@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 from tests.web.fake import FakeNode
 from tests.web.samples import event
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -19,7 +20,7 @@ from eventflow.errors import EngineUnavailable, InvalidEvent, QueueFull, Unrouta
 from eventflow.web.server import Server, make_app
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from eventflow.engine.protocol import Receipt
     from eventflow.event import Event
@@ -386,3 +387,39 @@ async def test_it_leaves_nothing_to_the_collector(node: type[FakeNode], status: 
         assert cycles() - before <= 1
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("kind", [STRUCTURED, "application/cloudevents-batch+json"])
+def test_who_hangs_up_with_requests_behind_the_first_breaks_nothing(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late(FakeNode):
+        asked: asyncio.Event
+        goes_on: asyncio.Event
+
+        async def accept(self, *args: Any, **named: Any) -> Sequence[Receipt]:
+            if self.accepted:  # the second one: with the first, nothing more is read
+                self.asked.set()
+                await self.goes_on.wait()
+            return await super().accept(*args, **named)
+
+    async def story() -> tuple[list[str], list[dict[str, Any]], dict[str, int]]:
+        node = Late()
+        node.asked, node.goes_on = asyncio.Event(), asyncio.Event()
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        async with connected(node) as (sender, server):
+            for number in range(3):
+                sent = body(id=str(number))
+                sender.send(sent if kind == STRUCTURED else b"[" + sent + b"]", kind=kind)
+            sender.writer.close()
+            await node.asked.wait()
+            await asyncio.sleep(0.05)
+            node.goes_on.set()
+            await asyncio.sleep(0.01)
+            await server.stop(1.0)
+        return [one.id for one in node.accepted], faults, node.counted
+
+    # The loop of a node: asyncio's own says nothing where it writes to who has hung up.
+    assert uvloop.run(story()) == (["0", "1"], [], {})
+    assert not caplog.records

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -44,6 +45,9 @@ MAX_HEADER_BYTES = 64 * 1024
 
 STOP_S = 5.0
 """Seconds that running requests get to finish: nothing they wait for takes longer by then."""
+
+_OFFERS = (b"upgrade", b"http2-settings")
+"""Headers, and what `Connection` says of them, by which a sender offers another protocol."""
 
 _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
@@ -183,6 +187,8 @@ def answer_whole(request: ref[RequestResponseCycle], status: int, head: bytes, b
 
 
 def write_whole(cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+    if cycle.transport.is_closing():
+        cycle.disconnected = True
     if not cycle.keep_alive or cycle.flow.write_paused or cycle.disconnected:
         return False
     lines = [name + b": " + value + b"\r\n" for name, value in cycle.default_headers]
@@ -216,6 +222,10 @@ class _Protocol(HttpToolsProtocol):
     """How the application takes requests that are all there."""
     _held: RequestResponseCycle | None = None
     """The request whose body is still to come: if it is in the same read, there may be no task."""
+    _answering: RequestResponseCycle | None = None
+    _in_head = True
+    _offers = False
+    """Whether this request offers another protocol: it is parsed anew without."""
     _reading = False
     _taken: tuple[RequestResponseCycle, Quick] | None = None
     """The one that waits for its answer without a task."""
@@ -225,20 +235,64 @@ class _Protocol(HttpToolsProtocol):
         self._quick = getattr(self.app, "quick", None)
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         self._reading = True
-        super().data_received(data)
+        try:
+            while data:
+                data = self._parse(data)
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
         self._reading = False
         held, self._held = self._held, None
         if held is not None:  # more is to come: it takes the ordinary way from here
             self._start_task(held, self.app)
 
+    def _parse(self, data: bytes) -> bytes:
+        """Parse what came; return what has to be parsed anew."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if not self._offers:  # CONNECT: it is answered, and what follows is not for us
+                return b""
+            return self._head_without_offer() + data[offer.args[0] :]
+        return b""
+
+    def _head_without_offer(self) -> bytes:
+        """Return the head of a request that offers to speak another protocol, without the offer.
+
+        Java's client offers HTTP/2 with each request. A server may ignore that (RFC 9110, 7.8), but
+        the parser doesn't: to it all that follows the head is in that protocol, the body too.
+        """
+        version, method = self.parser.get_http_version().encode(), self.parser.get_method()
+        head = [method, b" ", self.url, b" HTTP/", version, b"\r\n"]
+        for name, value in self.headers:
+            kept = value
+            if name == b"connection":
+                kept = b", ".join(w for w in value.split(b",") if w.strip().lower() not in _OFFERS)
+            if name not in _OFFERS:
+                head += [name, b": ", kept, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return b"".join([*head, b"\r\n"])
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._offers = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._offers:
+            super().on_headers_complete()
+
     def on_message_complete(self) -> None:
+        if self._offers:  # it begins anew
+            return
         super().on_message_complete()
         held, self._held = self._held, None
         if held is not None:
             self._start(held)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
         if app is not self.app or self._quick is None or cycle.waiting_for_100_continue:
             self._start_task(cycle, app)
         elif not cycle.more_body:  # it came behind another, and has waited for that
@@ -263,7 +317,7 @@ class _Protocol(HttpToolsProtocol):
         """Answer a request that was taken without a task."""
         self._taken = None
         whole = quick.whole()
-        if whole is None or not (cycle.disconnected or write_whole(cycle, *whole)):
+        if whole is None or not (write_whole(cycle, *whole) or cycle.disconnected):
             self._start_task(cycle, quick)  # also where nobody listens: refusals are counted
         else:
             cycle.on_response = _nothing  # it holds this protocol, which holds the cycle
@@ -280,8 +334,16 @@ class _Protocol(HttpToolsProtocol):
             self._start_task(cycle, quick)
         super().shutdown()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # uvicorn tells the newest request alone, and one that came before may wait for its answer.
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
     def on_message_begin(self) -> None:
         self._header_bytes = 0
+        self._in_head = True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -290,7 +352,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._bound(len(name) + len(value))
-        super().on_header(name, value)
+        if self._in_head:  # what follows a body in pieces was sent when all was decided
+            super().on_header(name, value)
 
     def _bound(self, more: int) -> None:
         self._header_bytes += more

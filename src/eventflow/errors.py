@@ -7,6 +7,7 @@
       TooLarge            a request or an event is over its limit: nothing was stored
       QueueFull           a bounded queue has no room: send again later
       EngineUnavailable   the engine can't take anything now: nothing was stored
+        EngineUnanswered  it may have done what it was asked: its answer was lost
       JournalInUse        another process holds the journal: nothing was opened
       JournalUnreadable   the journal is damaged or of another version: it was left as it is
       NameInUse           another node has this one's name: nothing was started
@@ -80,16 +81,24 @@ class TooLarge(EventFlowError):
     """A request or an event over its limit. Nothing was stored."""
 
     def __init__(
-        self, what: str, size: int, limit: int, setting: str, *, index: int | None = None
+        self,
+        what: str,
+        size: int,
+        limit: int,
+        setting: str | None,
+        *,
+        advice: str = "",
+        index: int | None = None,
     ) -> None:
         super().__init__(
             f"{what}: {size} is over the limit of {limit}; nothing was stored. "
-            f"Send less at once, or raise {setting}."
+            f"Send less at once, or {advice or f'raise {setting}'}."
         )
         self.what = what
         self.size = size
         self.limit = limit
         self.setting = setting
+        """What the limit is set by, None where it is fixed."""
         self.index = index
         """Which event of the request, counted from 0; None: the request, or its only event."""
 
@@ -114,6 +123,13 @@ class EngineUnavailable(EventFlowError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the engine is unavailable: {reason}")
         self.reason = reason
+
+
+class EngineUnanswered(EngineUnavailable):
+    """The engine may have done what it was asked to, or not: its answer was lost.
+
+    Sent again with the same ids, events that were stored are duplicates.
+    """
 
 
 class JournalInUse(EventFlowError):

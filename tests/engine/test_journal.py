@@ -31,7 +31,14 @@ from eventflow.engine.embedded import EmbeddedEngine, cleaning, file, open_engin
 from eventflow.engine.embedded.committer import STILL_S
 from eventflow.engine.embedded.writer import InlineWriter
 from eventflow.engine.protocol import Note, Placing, Plan, Route, Settle, Target, TopicPlan
-from eventflow.errors import EngineUnavailable, JournalInUse, JournalUnreadable, StorageUnavailable
+from eventflow.errors import (
+    EngineUnanswered,
+    EngineUnavailable,
+    JournalInUse,
+    JournalUnreadable,
+    StorageUnavailable,
+)
+from eventflow.storage.protocol import Filter
 from eventflow.storage.shelf import Shelf
 from eventflow.testing import CrashDisk, VirtualClock, run
 from eventflow.testing.engine_bench import (
@@ -309,6 +316,47 @@ class TestDiskFull:
 
         run(story())
 
+    def test_reading_goes_on(self, disk: CrashDisk) -> None:
+        """Though there is something to clean up, and something to be told."""
+
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            await bring(engine, "a", *events(5))
+            await settle(engine, await lease_one(engine, topic("a")), parked(), note=NOTE)
+            await settle(engine, await lease_one(engine, topic("a")), DELIVERED)
+            disk.fail_write()
+            await lease_one(engine, topic("a"))
+            page = await engine.storage.page(Filter(topic="a"))
+            assert len(page.items) == 1
+            reading = asyncio.ensure_future(engine.storage.page(Filter(topic="a")))
+            with pytest.raises(EngineUnavailable):  # in one commit with that
+                await engine.accept(events(1, name="f"))
+            assert len((await reading).items) == 1
+            assert len((await engine.storage.page(Filter(topic="a"))).items) == 1
+            disk.heal()
+            await everything(engine)
+            await engine.close()
+
+        run(story())
+
+    def test_what_could_not_be_told_is_told_when_there_is_room(self, disk: CrashDisk) -> None:
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            await bring(engine, "a", event("1"))
+            disk.fail_write()
+            await lease_one(engine, topic("a"))
+            await asyncio.sleep(2)
+            disk.heal()
+            await asyncio.sleep(3)
+            with CrashDisk.from_image(disk.killed()) as left:
+                after = await start("j.db", vfs=left.name)
+                (one,) = await lease(after, topic("a"))
+                assert one.delivery.tally.crashes == 1
+                await after.close()
+            await engine.close()
+
+        run(story())
+
     def test_every_kind_of_settling_can_be_tried_again(self, disk: CrashDisk) -> None:
         async def story() -> None:
             engine = await start("j.db", vfs=disk.name)
@@ -433,6 +481,8 @@ class TestFsyncFails:
             engine = await start("j.db", vfs=disk.name)
             one = await bring_one(engine, "a")
             disk.fail_sync(times=1)
+            with pytest.raises(EngineUnanswered, match="journal's file failed"):  # it may be there
+                await engine.accept([event("2")])
             for _ in range(3):
                 with pytest.raises(EngineUnavailable, match="journal's file failed"):
                     await engine.accept([event("2")])

@@ -29,9 +29,6 @@ EXTRAS = {
 }
 DECLARED = [*RUNTIME, *(r for extra in EXTRAS.values() for r in extra)]
 
-USED_BY_OTHERS = {"httptools"}
-"""Declared though no module imports them: uvicorn does, when they are there."""
-
 
 def names(requirements: list[Requirement]) -> set[str]:
     return {canonicalize_name(r.name) for r in requirements}
@@ -140,7 +137,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
                 strays.add(f"{path.relative_to(ROOT)} imports {module}")
 
     assert strays == set()
-    assert names(RUNTIME) - used == USED_BY_OTHERS
+    assert names(RUNTIME) - used == set()
 
 
 def test_the_readme_is_the_package_description() -> None:

@@ -10,6 +10,7 @@ from tests.web.client import Client
 from tests.web.samples import BATCH, LINES, STRUCTURED, event
 
 from eventflow.errors import (
+    EngineUnanswered,
     EngineUnavailable,
     InvalidEvent,
     QueueFull,
@@ -147,7 +148,10 @@ async def test_a_thousand_events_and_no_more(client: Client, node: FakeNode) -> 
     assert (await client.post("/v1/events", thousand, **BATCH)).status == 202
     answer = await client.post("/v1/events", [*thousand, event(1_000)], **BATCH)
     assert answer.status == 413
-    assert answer.json()["detail"].startswith("events in the batch: 1001 is over the limit of 1000")
+    told = answer.json()
+    assert told["detail"].startswith("events in the batch: 1001 is over the limit of 1000")
+    assert told["detail"].endswith("of those there is no greatest number.")
+    assert "setting" not in told
     assert len(node.accepted) == 1_000
 
 
@@ -220,6 +224,7 @@ async def test_who_hangs_up_has_sent_nothing(client: Client, node: FakeNode) -> 
     ("error", "status", "code", "reason"),
     [
         (EngineUnavailable("disk"), 503, "unavailable", "unavailable"),
+        (EngineUnanswered("disk"), 503, "unavailable", "unavailable"),
         (StorageUnavailable("disk"), 503, "unavailable", "unavailable"),
         (QueueFull("common", 100, 5), 429, "queue-full", "full"),
         (TooLarge("event 1", 2, 1, "x"), 413, "too-large", "too_large"),
@@ -292,3 +297,13 @@ async def test_an_answer_that_breaks_off_is_not_begun_again(
 
     assert sent == ["http.response.start", "http.response.body"]
     assert "no way out" in caplog.text
+
+
+async def test_what_may_be_stored_is_said(client: Client, node: FakeNode) -> None:
+    node.fails = EngineUnavailable("the disk is full")
+    sure = (await client.post("/v1/events", [event()], **BATCH)).json()["detail"]
+    node.fails = EngineUnanswered("the journal's file failed")
+    unsure = (await client.post("/v1/events", [event()], **BATCH)).json()["detail"]
+    assert "Nothing was stored" in sure
+    assert "Nothing was stored" not in unsure
+    assert "may have been done all the same" in unsure

@@ -104,8 +104,8 @@ def _decode_batch_carefully(body: bytes, max_events: int | None) -> list[Event]:
 
 def _check_count(events: int, max_events: int | None) -> None:
     if max_events is not None and events > max_events:
-        setting = "the limit by sending lines (application/x-ndjson)"
-        raise TooLarge("events in the batch", events, max_events, setting)
+        advice = "send an event a line (application/x-ndjson): of those there is no greatest number"
+        raise TooLarge("events in the batch", events, max_events, None, advice=advice)
 
 
 def decode_lines(chunk: Sequence[bytes], first: int = 0) -> list[Event]:

@@ -83,9 +83,9 @@ class Door:
         except ClientGone:
             return
         except asyncio.CancelledError:
-            # The server's stop has run out of time. What it was about may be stored or not:
-            # sent again it is a duplicate, or accepted. This frame is the task's outermost.
-            answer = problem.unavailable("this node has stopped.", "stopping").response()
+            # The server's stop has run out of time. This frame is the task's outermost.
+            what = problem.unavailable("this node has stopped.", "stopping", problem.UNKNOWN)
+            answer = what.response()
         except Exception as error:  # noqa: BLE001  # logged, and the sender gets an answer
             answer = call.failed(error).response()
         if answer is not None and not call.started:

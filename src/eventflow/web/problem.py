@@ -95,6 +95,8 @@ def problem_of(error: Exception) -> Problem:
             return _unroutable(error)
         case errors.QueueFull():
             return _full(error)
+        case errors.EngineUnanswered() | errors.StorageUnanswered():
+            return unavailable(f"{error}.", done=UNKNOWN)
         case errors.EngineUnavailable() | errors.StorageUnavailable():
             return unavailable(f"{error}.")
         case errors.UnknownName():
@@ -124,13 +126,20 @@ def _conflict(
             return _stored_nothing(409, "backup-refused", "No backup was written", error)
 
 
-def unavailable(detail: str, reason: str = "unavailable") -> Problem:
+NOTHING = "Nothing was stored or changed."
+UNKNOWN = (
+    "What was asked for may have been done all the same: events that are sent again with their "
+    "ids are not stored twice."
+)
+
+
+def unavailable(detail: str, reason: str = "unavailable", done: str = NOTHING) -> Problem:
     """Return the problem of a node that can do nothing now, but soon again."""
     return Problem(
         status=503,
         code=reason,
         title="The node is stopping" if reason == "stopping" else "Not available now",
-        detail=f"{detail} Nothing was stored or changed. Try again in {UNAVAILABLE_RETRY_S} s.",
+        detail=f"{detail} {done} Try again in {UNAVAILABLE_RETRY_S} s.",
         reason=reason,
         retry_after_s=UNAVAILABLE_RETRY_S,
     )
@@ -187,7 +196,9 @@ def _too_large(error: errors.TooLarge) -> Problem:
         title="Too large",
         detail=str(error),
         reason="too_large",
-        more={"size": error.size, "limit": error.limit, "setting": error.setting} | named,
+        more={"size": error.size, "limit": error.limit}
+        | ({"setting": error.setting} if error.setting else {})
+        | named,
     )
 
 

@@ -17,7 +17,7 @@ import apsw
 from eventflow.engine.embedded.journal import Change, Commit, StorageUnit, Work
 from eventflow.engine.embedded.queues import Anchor
 from eventflow.engine.embedded.space import Space
-from eventflow.errors import EngineUnavailable
+from eventflow.errors import EngineUnanswered, EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +57,12 @@ class Txn:
         """Called when nothing of it happened."""
         self.done: asyncio.Future[None] | None = None
 
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing."""
+        changes = self.events or self.units or not self.change.is_empty
+        return bool(self.work) and not changes and all(work.reads for work in self.work)
+
     def let_go(self) -> None:
         """Keep no longer whom it told: they hold it, too, and nobody but the collector would."""
         self.apply = self.undo = self.numbered = None
@@ -90,6 +96,8 @@ class Committer:
         self._last_commit = last_commit
         self._waiting: list[Txn] = []
         self._busy = False
+        self._reads = False
+        """Whether nothing may be changed by the commit under way."""
         self._batch: list[Txn] = []
         self._dropping: list[int] = []
         self._row = Anchor(0)
@@ -186,7 +194,12 @@ class Committer:
             self._soon = None
         self._owed = False
         batch, self._waiting = self._waiting, []
-        if self.before_commit is not None and not self.journal.read_only:
+        # While nothing can be written, those who only read go by themselves: see `_tried`.
+        readers = [] if self.fault is None else [txn for txn in batch if txn.reads]
+        self._reads = bool(readers)
+        if readers:
+            batch, self._waiting = readers, [txn for txn in batch if not txn.reads]
+        if self.before_commit is not None and not self.journal.read_only and not self._reads:
             rider = Txn()
             self.before_commit(rider)
             if rider.change.records or rider.change.audit:
@@ -212,15 +225,17 @@ class Committer:
             units += txn.units
             work += txn.work
         # A file that is only read keeps what it could drop, and is asked nothing that would write.
-        self._dropping = [] if self.journal.read_only else self.dead_bodies[:]
-        self.dead_bodies.clear()
+        reads = self._reads or self.journal.read_only
+        self._dropping = [] if reads else self.dead_bodies[:]
+        if not self._reads:
+            self.dead_bodies.clear()
         return Commit(
             number=self._last_commit,
             next_number=self.next_number,
             change=change,
             units=units,
             work=work,
-            drop_rows_below=0 if self.journal.read_only else self._drop_rows(),
+            drop_rows_below=0 if reads else self._drop_rows(),
             drop_bodies=self._dropping,
         )
 
@@ -260,16 +275,25 @@ class Committer:
         else:
             self.dead_bodies += self._dropping
             self._note(error)
-            # What waits may stand on what has just failed: the answer to a duplicate does.
-            batch += self._waiting
-            self._waiting = []
-            self._fail(batch, EngineUnavailable(self.fault or str(error)))
+            self._fall(batch, self.fault or str(error))
         if error is None:
             self._space.changed()
         if self._space_due:
             self._give_back()
         else:
             self._go_on()
+
+    def _fall(self, batch: list[Txn], why: str) -> None:
+        """Let fail what was in a commit that has failed, and what may stand on it."""
+        waiting, self._waiting = self._waiting, []
+        if not (self._reads or self.broken):
+            # Those who only read go again: they were told of a fault that is not theirs.
+            self._waiting = [txn for txn in (*batch, *waiting) if txn.reads]
+            batch, waiting = ([txn for txn in some if not txn.reads] for some in (batch, waiting))
+        # After a failed sync the journal may hold all the same what its next reader will find.
+        self._fail(batch, EngineUnanswered(why) if self.broken else EngineUnavailable(why))
+        # What waits was not written. The answer to a duplicate stands on what has just failed.
+        self._fail(waiting, EngineUnavailable(why))
 
     def _go_on(self) -> None:
         """See to what came meanwhile."""
@@ -324,7 +348,9 @@ class Committer:
             self._note(error)
             return
         self._recover()
-        if self.fault is not None:  # something has failed meanwhile
+        if self.fault is None:
+            self.kick_soon()  # what was to ride when a commit failed has nobody else to wait for
+        else:  # something has failed meanwhile
             self._try_later()
 
     def _note(self, error: BaseException) -> None:

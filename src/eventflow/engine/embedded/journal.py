@@ -432,6 +432,7 @@ class Journal:
 
     def _do_work(self, work: Work, change: Change) -> None:
         desk = Desk(self.shelf, self.audit, Change())
+        work.error = None  # it may be tried again
         try:
             if work.reads:
                 work.result = work.call(desk)

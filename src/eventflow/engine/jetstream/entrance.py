@@ -14,7 +14,7 @@ from eventflow.engine.jetstream.publishing import BATCH_MAX
 from eventflow.engine.jetstream.stored import encode
 from eventflow.engine.jetstream.wire import Duplicated, Full, Item, Refused
 from eventflow.engine.protocol import Receipt
-from eventflow.errors import EngineUnavailable, QueueFull
+from eventflow.errors import EngineUnanswered, EngineUnavailable, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ _ROUNDS = 5
 """How often duplicates are looked for before giving up: each finds some, or the batch is stored."""
 _SAID_BY_WHOM = (
     "a server refuses it ({}) and shows room for it: the others may have left that server behind, "
-    "and their leader may have stored it. Send it again, with the same ids"
+    "and their leader may have stored it"
 )
 
 
@@ -169,7 +169,7 @@ class Entrance:
                 if not await self._desk.depths.shows_room(self._queue, len(arrivals)):
                     raise
                 said = full.text
-        raise EngineUnavailable(_SAID_BY_WHOM.format(said))
+        raise EngineUnanswered(_SAID_BY_WHOM.format(said))
 
     def _stored(self, call: Call, new: list[Arrival]) -> None:
         call.receipts |= {arrival.key: Receipt(arrival.ref) for arrival in new}

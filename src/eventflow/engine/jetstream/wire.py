@@ -21,7 +21,7 @@ import nats.errors
 from eventflow.config import NatsSettings
 from eventflow.engine.jetstream.answers import Answers
 from eventflow.engine.jetstream.client import Persistent
-from eventflow.errors import EngineUnavailable
+from eventflow.errors import EngineUnanswered, EngineUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -230,7 +230,7 @@ class Wire:
 
         Raises:
             Full, Refused: nothing was stored.
-            EngineUnavailable: unknown, for all of `HORIZON_S`.
+            EngineUnanswered: unknown, for all of `HORIZON_S`.
         """
         headers = {"Nats-Msg-Id": item.id, **item.headers} if item.id else dict(item.headers)
         told = await self._insist(item.subject, item.body, headers)
@@ -241,7 +241,7 @@ class Wire:
 
         Raises:
             Full, Duplicated, Refused: none was stored.
-            EngineUnavailable: unknown. Asked again, what was stored is `Duplicated`.
+            EngineUnanswered: unknown. Asked again, what was stored is `Duplicated`.
         """
         if len(items) == 1:
             return await self.put(items[0])
@@ -267,7 +267,7 @@ class Wire:
         try:
             told = _checked(await self._once(item.subject, item.body, headers))
         except _Unknown as unknown:
-            raise EngineUnavailable(f"no answer to a batch ({unknown})") from unknown
+            raise EngineUnanswered(f"no answer to a batch ({unknown})") from unknown
         return Stored(told["seq"], told.get("duplicate", False))
 
     async def known(self, subject: str, id: str) -> int | None:
@@ -305,9 +305,9 @@ class Wire:
                 return await once()
             except _Unknown as unknown:
                 if self.closed:
-                    raise EngineUnavailable("it is closed") from unknown
+                    raise EngineUnanswered("it is closed") from unknown
                 if loop.time() + pause_s > give_up_at:
-                    raise EngineUnavailable(
+                    raise EngineUnanswered(
                         f"no answer to {what} in {HORIZON_S:g} s ({unknown})"
                     ) from unknown
             await asyncio.sleep(pause_s)

@@ -339,6 +339,31 @@ class TestDiskFull:
 
         run(story())
 
+    def test_who_reads_without_a_pause_holds_nobody_up(self, disk: CrashDisk) -> None:
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            disk.fail_write()
+            with pytest.raises(EngineUnavailable):
+                await engine.accept(events(1))
+
+            async def read() -> None:
+                while True:
+                    await engine.storage.page(Filter())
+
+            reading = asyncio.ensure_future(read())
+            for _ in range(3):
+                async with asyncio.timeout(0.1):
+                    with pytest.raises(EngineUnavailable, match="the disk is full"):
+                        await engine.accept(events(1))
+            assert not reading.done()
+            disk.heal()
+            async with asyncio.timeout(0.1):
+                await engine.accept(events(1))
+            reading.cancel()
+            await engine.close()
+
+        run(story())
+
     def test_what_could_not_be_told_is_told_when_there_is_room(self, disk: CrashDisk) -> None:
         async def story() -> None:
             engine = await start("j.db", vfs=disk.name)
@@ -490,6 +515,26 @@ class TestFsyncFails:
                     await settle(engine, one, DELIVERED)
             assert engine.broken
             await engine.close()
+
+        run(story())
+
+    def test_all_are_told_who_come_afterwards(self, disk: CrashDisk) -> None:
+        """Also who comes together with one who only reads."""
+
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            disk.fail_sync(times=1)
+            with pytest.raises(EngineUnanswered):
+                await engine.accept([event("1")])
+            async with asyncio.timeout(1):
+                told = await asyncio.gather(
+                    engine.accept([event("2")]),
+                    engine.storage.page(Filter()),
+                    engine.accept([event("3")]),
+                    return_exceptions=True,
+                )
+                assert all(isinstance(one, EngineUnavailable) for one in told), told
+                await engine.close()
 
         run(story())
 

@@ -96,3 +96,13 @@ async def test_what_they_ask_for_otherwise_is_kept() -> None:
         status, headers, _ = await sender.ask(body("1"), *offer)
         assert (status, headers["connection"]) == (202, "close")
         assert await sender.reader.read() == b""
+
+
+async def test_the_bound_of_headers_is_that_of_others() -> None:
+    async with connected(FakeNode()) as (sender, _):
+        for offer in ((), ("Upgrade: h2c",)):
+            fill = "," * 64_000
+            status, _, _ = await sender.ask(
+                body("1"), f"Connection: keep-alive, Upgrade{fill}", *offer
+            )
+            assert status == 202

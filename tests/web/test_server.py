@@ -160,8 +160,9 @@ async def test_lines_are_answered_while_they_are_sent() -> None:
         b"GET /" + b"x" * MAX_HEADER_BYTES + b" HTTP/1.1\r\n\r\n",
         b"GET /" + b"\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"CONNECT http://localhost/livez HTTP/1.1\r\nHost: localhost\r\n\r\n" + ALIVE,
     ],
-    ids=["nonsense", "long header", "long line", "not ascii", "connect"],
+    ids=["nonsense", "long header", "long line", "not ascii", "connect", "connect to a path"],
 )
 async def test_what_is_not_http_is_hung_up_on(request_bytes: bytes) -> None:
     async with serving(FakeNode()) as address:

@@ -254,8 +254,6 @@ class _Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            if not self._offers:  # CONNECT: it is answered, and what follows is not for us
-                return b""
             return self._head_without_offer() + data[offer.args[0] :]
         return b""
 
@@ -270,7 +268,7 @@ class _Protocol(HttpToolsProtocol):
         for name, value in self.headers:
             kept = value
             if name == b"connection":
-                kept = b", ".join(w for w in value.split(b",") if w.strip().lower() not in _OFFERS)
+                kept = b",".join(w for w in value.split(b",") if w.strip().lower() not in _OFFERS)
             if name not in _OFFERS:
                 head += [name, b": ", kept, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
@@ -279,7 +277,10 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._offers = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        self._offers = self.parser.should_upgrade()
+        if self._offers and self.parser.get_method() == b"CONNECT":
+            # As for what is no HTTP: what follows is meant for somebody behind us.
+            raise ValueError("expected requests to this server, got CONNECT")
         if not self._offers:
             super().on_headers_complete()
 
@@ -340,6 +341,8 @@ class _Protocol(HttpToolsProtocol):
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
+        self._answering = None
+        self.pipeline.clear()  # nobody is left to be answered; they hold this, too
 
     def on_message_begin(self) -> None:
         self._header_bytes = 0

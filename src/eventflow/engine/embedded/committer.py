@@ -193,12 +193,7 @@ class Committer:
             self._soon.cancel()
             self._soon = None
         self._owed = False
-        batch, self._waiting = self._waiting, []
-        # While nothing can be written, those who only read go by themselves: see `_tried`.
-        readers = [] if self.fault is None else [txn for txn in batch if txn.reads]
-        self._reads = bool(readers)
-        if readers:
-            batch, self._waiting = readers, [txn for txn in batch if not txn.reads]
+        batch = self._next()
         if self.before_commit is not None and not self.journal.read_only and not self._reads:
             rider = Txn()
             self.before_commit(rider)
@@ -212,6 +207,22 @@ class Committer:
         commit = self._commit_of(batch)
         self._started_s = self._loop.time()
         self.writer.run(lambda: self.journal.commit(commit), self._landed)
+
+    def _next(self) -> list[Txn]:
+        """Return who goes now: all that wait.
+
+        While nothing can be written, who only reads goes without the others, in turns with them.
+        """
+        waiting, self._waiting = self._waiting, []
+        apart = self.fault is not None and not self.broken
+        readers = [txn for txn in waiting if txn.reads] if apart else []
+        if not readers:
+            self._reads = False
+            return waiting
+        others = [txn for txn in waiting if not txn.reads]
+        self._reads = not (others and self._reads)
+        now, self._waiting = (readers, others) if self._reads else (others, readers)
+        return now
 
     def _commit_of(self, batch: list[Txn]) -> Commit:
         change = Change()
@@ -291,9 +302,10 @@ class Committer:
             self._waiting = [txn for txn in (*batch, *waiting) if txn.reads]
             batch, waiting = ([txn for txn in some if not txn.reads] for some in (batch, waiting))
         # After a failed sync the journal may hold all the same what its next reader will find.
-        self._fail(batch, EngineUnanswered(why) if self.broken else EngineUnavailable(why))
+        unknown = EngineUnanswered(why) if self.broken else EngineUnavailable(why)
+        self._fail([txn for txn in batch if not txn.reads], unknown)
         # What waits was not written. The answer to a duplicate stands on what has just failed.
-        self._fail(waiting, EngineUnavailable(why))
+        self._fail([txn for txn in batch if txn.reads] + waiting, EngineUnavailable(why))
 
     def _go_on(self) -> None:
         """See to what came meanwhile."""

@@ -10,7 +10,9 @@ is what counts for a topic that nobody has set here yet: after a move, or from b
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -63,6 +65,7 @@ class Operators:
         """The change that this node is making."""
         self._untold: list[tuple[str, Values | None, Actor]] = []
         """What storage has still to be told."""
+        self._telling = asyncio.Lock()
         self.changed: Callable[[], None] = lambda: None
         """Called when another node has changed something."""
 
@@ -92,9 +95,7 @@ class Operators:
             log(SETTINGS_FOLLOWED, topic=topic, by=said.by, why=said.why)
         if heard:
             self.changed()
-        while self._untold:
-            await self._storage.override(*self._untold[0])
-            del self._untold[0]
+        await self._tell()
 
     async def overrides(self) -> Mapping[str, Values]:
         """Return what is set now, by topic.
@@ -119,12 +120,15 @@ class Operators:
         """
         await self._say(topic, values, by)
         self._untold.append((topic, values, by))
-        try:
+        with suppress(StorageUnavailable):
+            await self._tell()  # it holds; until then who did it stands in the message
+
+    async def _tell(self) -> None:
+        """Tell storage, in order and each once: a beat may come while an operator's act does it."""
+        async with self._telling:
             while self._untold:
                 await self._storage.override(*self._untold[0])
                 del self._untold[0]
-        except StorageUnavailable:
-            return  # it holds; who did it stands in the message until storage can take the row
 
     async def _say(self, topic: str, values: Values | None, by: Actor) -> None:
         behind, _ = self._known.get(topic, (0, None))

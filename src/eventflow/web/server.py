@@ -187,6 +187,7 @@ def answer_whole(request: ref[RequestResponseCycle], status: int, head: bytes, b
 
 
 def write_whole(cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+    """Write an answer in one piece: see `answer_whole`."""
     if cycle.transport.is_closing():
         cycle.disconnected = True
     if not cycle.keep_alive or cycle.flow.write_paused or cycle.disconnected:
@@ -223,6 +224,7 @@ class _Protocol(HttpToolsProtocol):
     _held: RequestResponseCycle | None = None
     """The request whose body is still to come: if it is in the same read, there may be no task."""
     _answering: RequestResponseCycle | None = None
+    """The request begun last; those behind it on the connection wait."""
     _in_head = True
     _offers = False
     """Whether this request offers another protocol: it is parsed anew without."""

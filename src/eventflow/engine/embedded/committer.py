@@ -297,15 +297,16 @@ class Committer:
     def _fall(self, batch: list[Txn], why: str) -> None:
         """Let fail what was in a commit that has failed, and what may stand on it."""
         waiting, self._waiting = self._waiting, []
-        if not (self._reads or self.broken):
-            # Those who only read go again: they were told of a fault that is not theirs.
-            self._waiting = [txn for txn in (*batch, *waiting) if txn.reads]
-            batch, waiting = ([txn for txn in some if not txn.reads] for some in (batch, waiting))
+        readers = [txn for txn in (*batch, *waiting) if txn.reads]
+        if self._reads or self.broken:
+            self._fail(readers, EngineUnavailable(why))
+        else:  # they go again: the fault is not theirs
+            self._waiting = readers
         # After a failed sync the journal may hold all the same what its next reader will find.
-        unknown = EngineUnanswered(why) if self.broken else EngineUnavailable(why)
-        self._fail([txn for txn in batch if not txn.reads], unknown)
+        lost = EngineUnanswered(why) if self.broken else EngineUnavailable(why)
+        self._fail([txn for txn in batch if not txn.reads], lost)
         # What waits was not written. The answer to a duplicate stands on what has just failed.
-        self._fail([txn for txn in batch if txn.reads] + waiting, EngineUnavailable(why))
+        self._fail([txn for txn in waiting if not txn.reads], EngineUnavailable(why))
 
     def _go_on(self) -> None:
         """See to what came meanwhile."""

@@ -129,13 +129,12 @@ class Machine:
         await self.said("publish", "events.ndjson")
 
     async def until(self, **wanted: int) -> dict[str, Any]:
-        """Wait until the topic's line of the ledger says so."""
-        topic: dict[str, Any] = {}
+        """Wait until the topic's line of the ledger says so, and nothing is on its way."""
         async with asyncio.timeout(SOON_S):
             while True:
                 stats: dict[str, Any] = await self.asked("stats")
-                topic = stats["topics"]["mail"]
-                if all(topic[name] == value for name, value in wanted.items()):
+                line = stats["topics"]["mail"]
+                if line | wanted == line and not stats["moving"]:
                     return stats
                 await asyncio.sleep(0.1)
 

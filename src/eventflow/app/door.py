@@ -12,6 +12,7 @@ from eventflow.clock import rfc3339
 from eventflow.config import Share
 from eventflow.config.units import format_share
 from eventflow.delivery import COMMON
+from eventflow.engine.protocol import unaccounted
 from eventflow.errors import EngineUnavailable
 from eventflow.policy.nodes import undone
 from eventflow.telemetry import names
@@ -338,10 +339,9 @@ class Door:
         self._metrics.observe(names.COMMIT_OPERATIONS, [operations])
 
     def _gauges(self) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
-        unaccounted = 0
+        lines = {name: self._engine.counts(name) for name in self._flow.topics}
         for name, topic in self._flow.topics.items():
-            counts = self._engine.counts(name)
-            unaccounted += counts.unaccounted
+            counts = lines[name]
             kind = "common" if name == COMMON else "topic"
             yield names.QUEUE_DEPTH, (name, kind), counts.queued + counts.running
             yield names.QUEUE_CAPACITY, (name, kind), topic.capacity
@@ -354,7 +354,7 @@ class Door:
         usage = self._storage.usage()
         yield names.STORAGE_USED, (), usage.used_bytes
         yield names.STORAGE_MAX, (), usage.max_bytes
-        yield names.UNACCOUNTED, (), unaccounted
+        yield names.UNACCOUNTED, (), unaccounted(lines.values())
         yield names.READY, (), float(not self._flow.unready())
 
 

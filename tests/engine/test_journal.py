@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -316,6 +317,36 @@ class TestDiskFull:
 
         run(story())
 
+    @pytest.mark.parametrize("parks", [False, True])
+    def test_a_quota_that_is_used_up_is_a_disk_without_room(
+        self,
+        disk: CrashDisk,
+        parks: bool,  # noqa: FBT001
+    ) -> None:
+        """SQLite calls it an I/O error, after which a node would have to be started anew."""
+
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            one = await bring_one(engine, "a")
+            before = await everything(engine)
+            disk.fail_write(apsw.SQLITE_IOERR_WRITE, number=errno.EDQUOT)
+            parking = settle(engine, one, parked(), note=NOTE)
+            refused = parking if parks else engine.accept(events(3, name="f"))
+            with pytest.raises(EngineUnavailable, match="the disk quota of the node's user"):
+                await refused
+            parking.close()
+            await asyncio.sleep(60)
+            assert engine.fault == "the disk quota of the node's user is used up"
+            assert not engine.broken
+            assert await everything(engine) == before
+            disk.heal()
+            await asyncio.sleep(2 * STILL_S + 0.1)
+            assert engine.fault is None
+            await settle(engine, one, parked(), note=NOTE)
+            await engine.close()
+
+        run(story())
+
     def test_reading_goes_on(self, disk: CrashDisk) -> None:
         """Though there is something to clean up, and something to be told."""
 
@@ -494,6 +525,21 @@ class TestDiskFull:
                 await start("j.db", vfs=disk.name)
             disk.heal()
             await (await start("j.db", vfs=disk.name)).close()
+
+        run(story())
+
+
+class TestWriteFails:
+    def test_it_is_said_what_the_system_calls_it(self, disk: CrashDisk) -> None:
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            disk.fail_write(apsw.SQLITE_IOERR_WRITE, number=errno.ESTALE)
+            with pytest.raises(EngineUnanswered, match=r"file failed: .* \(Stale file handle\)$"):
+                await engine.accept(events(3))
+            assert engine.broken
+            await engine.close()
+            with pytest.raises(EngineUnavailable, match=r"written: .* \(Stale file handle\)$"):
+                await start("j.db", vfs=disk.name)
 
         run(story())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from contextlib import closing, suppress
 from random import Random
@@ -268,10 +269,11 @@ class TestFaults:
     def test_another_error_as_often_as_asked_for(self, disk: CrashDisk) -> None:
         with closing(connect(disk, *WAL)) as connection:
             connection.execute("CREATE TABLE row (n)")
-            disk.fail_write(apsw.SQLITE_IOERR_WRITE, times=1)
+            disk.fail_write(apsw.SQLITE_IOERR_WRITE, times=1, number=errno.EDQUOT)
 
             with pytest.raises(apsw.IOError):
                 connection.execute("INSERT INTO row VALUES (1)")
+            assert connection.system_errno == errno.EDQUOT
             connection.execute("INSERT INTO row VALUES (2)")
             assert read_rows(connection) == {2}
 

@@ -49,6 +49,7 @@ What is not modelled
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 from dataclasses import dataclass
@@ -171,17 +172,23 @@ class CrashDisk(apsw.VFS):
         """
         self._power.sync_fault = _Fault("fail_sync", times, error)
 
-    def fail_write(self, error: int = apsw.SQLITE_FULL, times: int | None = None) -> None:
+    def fail_write(
+        self,
+        error: int = apsw.SQLITE_FULL,
+        times: int | None = None,
+        number: int = errno.EIO,
+    ) -> None:
         """Let writes fail and change nothing; SQLITE_FULL is a disk without room.
 
         Args:
             error: The SQLite result code, extended ones included.
             times: How many writes. None: every one until `heal`.
+            number: What the system calls it, for `Connection.system_errno`; see `errno`.
 
         Raises:
             ValueError: `times` is below 1.
         """
-        self._power.write_fault = _Fault("fail_write", times, error)
+        self._power.write_fault = _Fault("fail_write", times, error, number)
 
     def heal(self) -> None:
         """End `fail_sync` and `fail_write`. What a failed sync left in doubt stays so."""
@@ -221,6 +228,10 @@ class CrashDisk(apsw.VFS):
         """Return at once."""
         return microseconds
 
+    def xGetLastError(self) -> tuple[int, str]:
+        """Return the system's number of the latest error, 0 once the power is off, and no text."""
+        return 0 if self.is_cut else self._power.error_number, ""
+
     def excepthook(
         self,
         etype: type[BaseException] | None,
@@ -246,6 +257,7 @@ class _Fault:
     caller: str
     left: int | None
     code: int
+    number: int = errno.EIO
 
     def __post_init__(self) -> None:
         if self.left is not None and self.left < 1:
@@ -270,6 +282,8 @@ class _Power:
     cut_at: float = math.inf
     write_fault: _Fault | None = None
     sync_fault: _Fault | None = None
+    error_number: int = 0
+    """Of the latest error."""
 
     @property
     def is_cut(self) -> bool:
@@ -285,7 +299,13 @@ class _Power:
 
     def sync_error(self) -> Exception | None:
         self.count("sync")
-        return None if self.sync_fault is None else self.sync_fault.next_error()
+        return self.error_of(self.sync_fault)
+
+    def error_of(self, fault: _Fault | None) -> Exception | None:
+        error = None if fault is None else fault.next_error()
+        if fault is not None and error is not None:
+            self.error_number = fault.number
+        return error
 
 
 class _Handle:
@@ -306,8 +326,10 @@ class _Handle:
         if power.ops >= power.cut_at:  # as `count`, with fewer calls: of these there are many
             raise PowerCut("write", power.ops)
         power.ops += 1
-        if power.write_fault is not None and (error := power.write_fault.next_error()) is not None:
-            raise error
+        if power.write_fault is not None:
+            error = power.error_of(power.write_fault)
+            if error is not None:
+                raise error
         self._file.change(offset, bytes(data))
 
     def xTruncate(self, size: int) -> None:

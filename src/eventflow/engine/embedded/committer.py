@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
+from eventflow.engine.embedded.file import QuotaUsedUp
 from eventflow.engine.embedded.journal import Change, Commit, StorageUnit, Work
 from eventflow.engine.embedded.queues import Anchor
 from eventflow.engine.embedded.space import Space
@@ -369,7 +370,7 @@ class Committer:
     def _note(self, error: BaseException) -> None:
         self._failed_s = self._loop.time()
         if isinstance(error, apsw.FullError):
-            self.fault = "the disk is full"
+            self.fault = str(error) if isinstance(error, QuotaUsedUp) else "the disk is full"
             self._try_later()
         elif isinstance(error, apsw.Error):
             # After a failed write or fsync the pages' fate is unknown: only reopening tells.

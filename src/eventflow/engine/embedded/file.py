@@ -7,21 +7,30 @@ SQLite's own exclusive one, which also keeps out programs that know nothing of t
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import apsw
 
 from eventflow.errors import JournalInUse, JournalUnreadable
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 WAL_LIMIT_BYTES = 64 * 2**20
 MANY_PAGES = 4_096
 """Unused pages of 4 KiB, 16 MiB, from which some are given back to the disk."""
 KEEP_PAGES = 1_024
 PIECE_PAGES = 256
+
+
+class QuotaUsedUp(apsw.FullError):
+    """The disk has room, but none that the node's user may take."""
 
 
 def connect(path: str, vfs: str | None) -> apsw.Connection:
@@ -124,6 +133,27 @@ def connect_to_read(path: str) -> apsw.Connection:
         raise JournalUnreadable(path, why, "Read it as the user that its node runs as.")
     connection.pragma("query_only", 1)
     return connection
+
+
+@contextlib.contextmanager
+def explained(connection: apsw.Connection) -> Iterator[None]:
+    """Let I/O errors say what the system calls them: SQLite calls all of them "disk I/O error".
+
+    Raises:
+        QuotaUsedUp: a write had no room within the user's quota, which to SQLite is any I/O error.
+            Like one that finds the disk full, it has changed nothing.
+        apsw.IOError: all others.
+    """
+    try:
+        yield
+    except apsw.IOError as error:
+        number = connection.system_errno
+        kind = getattr(error, "extendedresult", None)  # apsw sets it; its types say nothing of it
+        if number == errno.EDQUOT and kind == apsw.SQLITE_IOERR_WRITE:
+            raise QuotaUsedUp("the disk quota of the node's user is used up") from error
+        if number:
+            error.args = (f"{error} ({os.strerror(number)})",)
+        raise
 
 
 def lock(path: str, *, read_only: bool = False) -> int | None:

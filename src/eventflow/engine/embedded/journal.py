@@ -28,6 +28,7 @@ from eventflow.engine.embedded.file import (
     configure,
     connect,
     connect_to_read,
+    explained,
     give_back,
     lock,
     tell_holder,
@@ -323,9 +324,13 @@ class Journal:
         Raises:
             apsw.Error: nothing of it happened (or, after an I/O error at the very end, unknown).
         """
+        with explained(self.connection):
+            if self._is_everyday(commit):
+                return self._commit_at_once(commit)
+            return self._commit(commit)
+
+    def _commit(self, commit: Commit) -> int:
         connection = self.connection
-        if self._is_everyday(commit):
-            return self._commit_at_once(commit)
         if self._only_reads(commit):
             for work in commit.work:
                 self._do_work(work, commit.change)
@@ -456,8 +461,9 @@ class Journal:
             apsw.Error: the disk did not take it.
         """
         if not self.read_only:
-            self.set_meta("tried", bytes(TRIED_BYTES))
-            self.connection.execute("DELETE FROM meta WHERE name = 'tried'")
+            with explained(self.connection):
+                self.set_meta("tried", bytes(TRIED_BYTES))
+                self.connection.execute("DELETE FROM meta WHERE name = 'tried'")
 
     def tidy(self) -> None:
         """Fold the write-ahead log into the file. Between commits."""
@@ -472,7 +478,8 @@ class Journal:
         """
         if self.in_memory or self.read_only:
             return False
-        return give_back(self.connection, begun=begun)
+        with explained(self.connection):
+            return give_back(self.connection, begun=begun)
 
     def close(self, *, clean: bool = True) -> None:
         """Close the file; `clean` says that nothing was running.
@@ -539,7 +546,8 @@ class Journal:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            yield
+            with explained(self.connection):
+                yield
         except apsw.Error as error:
             raise EngineUnavailable(f"journal {self.path} can't be written: {error}") from error
 

@@ -68,6 +68,10 @@ class FaultyStorage(SqliteStorage):
         self._check()
         return await super().forget(*args)
 
+    async def note(self, *args: Any) -> None:
+        self._check()
+        await super().note(*args)
+
     @classmethod
     def _check(cls) -> None:
         if cls.down:

@@ -20,6 +20,7 @@ marks       the most that each place ever counted
 depths      how full the streams are
 ends        what messages' ends were counted as
 ledger      what each node has counted
+untold      audit rows that storage has still to be told
 membership  which nodes there are, and whose name is whose
 desk        what all of the following share
 operators   what operators have set, for all nodes

@@ -15,15 +15,15 @@ from eventflow.engine.jetstream.leasing import Book, is_topic
 from eventflow.engine.jetstream.ledger import Ledger
 from eventflow.engine.jetstream.notes import Notes
 from eventflow.engine.jetstream.stored import Note
+from eventflow.engine.jetstream.untold import Untold
 from eventflow.engine.moves import crash_row
 from eventflow.engine.protocol import Plan
-from eventflow.errors import StorageUnavailable
 from eventflow.policy.priority import frame
 from eventflow.telemetry.logging import log
 from eventflow.telemetry.names import UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Coroutine, Mapping, Sequence
+    from collections.abc import Collection, Coroutine, Sequence
 
     from eventflow.clock import Clock
     from eventflow.engine.jetstream.leasing import Held
@@ -68,7 +68,7 @@ class Desk:
         """By stream: the last message found that this release can't read, and when."""
         self._gone: dict[Queue, dict[int, float]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._untold: list[Mapping[str, Any]] = []
+        self.untold = Untold(wire, storage, node, self.left_unread)
 
     @property
     def lease_s(self) -> float:
@@ -164,17 +164,6 @@ class Desk:
 
     # the trail ----------------------------------------------------------------------
 
-    async def tell(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write audit rows; while storage is down they wait here."""
-        self._untold += rows
-        told, self._untold = self._untold, []
-        if not told:
-            return
-        try:
-            await self.storage.note(told)
-        except StorageUnavailable:
-            self._untold = [*told, *self._untold]
-
     async def tell_of_crash(self, held: Held, now: float) -> None:
         """Write the audit row of a run that died."""
-        await self.tell([crash_row(held.delivery, now)])
+        await self.untold.tell([crash_row(held.delivery, now)])

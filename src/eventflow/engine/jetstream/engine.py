@@ -122,6 +122,7 @@ class JetStreamEngine:
             if not self._loaded:
                 await desk.ledger.load()
                 await desk.notes.load()
+                await desk.untold.load()
                 await self._doors.refresh()
                 self._loaded = True
             desk.plan = plan
@@ -320,6 +321,7 @@ class JetStreamEngine:
         await desk.finish()
         if desk.ledger.is_dated and desk.wire.client.is_connected:
             await _if_possible(desk.ledger.commit())
+        await _if_possible(desk.untold.carry_out())
         await desk.notes.close()
         await self._membership.leave()
         await desk.wire.close()
@@ -388,7 +390,7 @@ class JetStreamEngine:
         while not self._desk.closing:
             await asyncio.sleep(FRESH_S)
             await self.refresh()
-            await _if_possible(self._desk.tell([]))
+            await _if_possible(self._desk.untold.carry_out())
             await _if_possible(self._desk.forgets.carry_out())
             await _if_possible(self._looking.look_into_storage())
             if self._desk.ledger.is_dated:

@@ -57,6 +57,7 @@ class Layout:
         window = self._ns(max(plan.dedup_window_s, _LEAST_WINDOW_S))
         yield self._own(names.NOTES, "ef.note.>")
         yield self._own(names.LEDGER, "ef.ledger.>")
+        yield self._own(names.AUDIT, "ef.audit.>", discard="new", max_msgs_per_subject=-1)
         yield self._own(names.DOOR, "ef.door.>", max_age=window, duplicate_window=window)
 
     def queues(self, plan: Plan) -> Iterator[Asked]:
@@ -71,12 +72,14 @@ class Layout:
     def _own(self, name: str, subjects: str, **more: Any) -> Asked:
         return Asked(
             self._stream(
-                name=name,
-                subjects=[subjects],
-                retention="limits",
-                discard="old",
-                max_msgs_per_subject=1,
-                **more,
+                **{
+                    "name": name,
+                    "subjects": [subjects],
+                    "retention": "limits",
+                    "discard": "old",
+                    "max_msgs_per_subject": 1,
+                    **more,
+                }
             )
         )
 

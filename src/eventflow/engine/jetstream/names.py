@@ -6,6 +6,7 @@
                 EF_NOTES              what is new of deliveries that stay where they are
                 EF_DOOR               ids of events that were parked at the door
                 EF_LEDGER             each node's counters
+                EF_AUDIT              each node's audit rows, while storage does not take them
                 EF_NODES              each node's last word
                 EF_OPERATORS          what operators have set of each topic
     consumer    critical high normal low of a queue, `mover` of a lane
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 NOTES = "EF_NOTES"
 DOOR = "EF_DOOR"
 LEDGER = "EF_LEDGER"
+AUDIT = "EF_AUDIT"
 NODES = "EF_NODES"
 OPERATORS = "EF_OPERATORS"
 MOVER = "mover"
@@ -116,6 +118,11 @@ def note_subject(queue: Queue, ref: str) -> str:
 def ledger_subject(node: str) -> str:
     """Return the subject of a node's line in the ledger."""
     return f"ef.ledger.{node}"
+
+
+def audit_subject(node: str) -> str:
+    """Return the subject of a node's audit rows that storage has not taken yet."""
+    return f"ef.audit.{node}"
 
 
 def operators_subject(topic: str) -> str:

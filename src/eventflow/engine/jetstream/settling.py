@@ -273,7 +273,7 @@ class Settlement:
             self._audit(leg)
         try:
             # Both may take long, and somebody else may end some of these meanwhile: so before.
-            await self._desk.tell(self._rows)
+            await self._desk.untold.tell(self._rows)
             await ledger.freshen()
             now = self._desk.clock.now_s()
             held = [step for step in steps if step.held.valid(now)]

@@ -35,6 +35,13 @@ class Note(msgspec.Struct, frozen=True, array_like=True, gc=False):
     delivery: Delivery
 
 
+class Rows(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Audit rows that storage has not taken yet."""
+
+    texts: list[bytes]
+    """Each as `storage.audit.canonical` writes it."""
+
+
 class Counters(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     """What one node has counted of one topic, ever."""
 
@@ -76,7 +83,7 @@ class Record(msgspec.Struct, array_like=True, gc=False):
     """By place: how much it was ever given, as this node has seen it."""
 
 
-FORMATS: dict[type, int] = {Delivery: 1, Note: 1, Record: 2}
+FORMATS: dict[type, int] = {Delivery: 1, Note: 1, Record: 2, Rows: 1}
 """What is written. Others are refused."""
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -85,7 +92,7 @@ _format = msgspec.msgpack.Decoder(int).decode
 _decoders: dict[type, Any] = {kind: msgspec.msgpack.Decoder(kind).decode for kind in FORMATS}
 
 
-def encode(what: Delivery | Note | Record) -> bytes:
+def encode(what: Delivery | Note | Record | Rows) -> bytes:
     """Return the body of a message."""
     return _encode((FORMATS[type(what)], what))
 

@@ -1,0 +1,280 @@
+"""Audit rows that storage does not take wait on the servers, and are in the trail in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import pytest
+from tests.engine.test_jetstream import OnOneServer
+
+from eventflow.engine.jetstream import names
+from eventflow.engine.jetstream.untold import Untold
+from eventflow.engine.jetstream.wire import Full, Message, Stored
+from eventflow.engine.protocol import Note, Plan, TopicPlan
+from eventflow.errors import EngineUnavailable, StorageUnavailable
+from eventflow.testing.engine_bench import EngineBench, bring_one, lane, lease_one, settle, topic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from eventflow.engine.jetstream import JetStreamEngine
+    from eventflow.engine.jetstream.wire import Item, Wire
+    from eventflow.storage.protocol import Keeper
+
+MINE = names.audit_subject("n1")
+
+
+class Servers:
+    """The stream for it."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.down = self.full = self.keeps = False
+        """Whether they don't answer; take nothing; or forget nothing."""
+        self._seq = 0
+
+    async def put(self, item: Item) -> Stored:
+        if self.down:
+            raise EngineUnavailable("no answer")
+        if self.full:
+            raise Full(10077, 503, "maximum bytes exceeded")
+        self._seq += 1
+        self.messages.append(Message(self._seq, item.subject, item.body))
+        return Stored(self._seq)
+
+    async def get(self, _: str, *, last_by_subj: str) -> Message | None:
+        found = [one for one in self.messages if one.subject == last_by_subj]
+        return found[-1] if found else None
+
+    async def read(self, _: str, subject: str, after: int, limit: int) -> list[Message]:
+        if self.down:
+            raise EngineUnavailable("no answer")
+        found = [one for one in self.messages if one.subject == subject and one.seq > after]
+        return found[:limit]
+
+    async def ask(self, what: str, wish: Mapping[str, Any]) -> None:
+        assert what == f"STREAM.PURGE.{names.AUDIT}"
+        if self.keeps:
+            raise EngineUnavailable("no answer")
+        gone = (wish["filter"], wish["seq"])
+        self.messages = [
+            one for one in self.messages if one.subject != gone[0] or one.seq >= gone[1]
+        ]
+
+
+class Trail:
+    """Storage, of which the trail alone is asked for."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.whats: list[str] = []
+
+    async def note(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if self.down:
+            raise StorageUnavailable("down")
+        self.whats += [row["what"] for row in rows]
+
+
+@pytest.fixture
+def servers() -> Servers:
+    return Servers()
+
+
+@pytest.fixture
+def trail() -> Trail:
+    return Trail()
+
+
+UNREAD: list[str] = []
+
+
+async def life(servers: Servers, trail: Trail, node: str = "n1") -> Untold:
+    UNREAD.clear()
+    untold = Untold(
+        cast("Wire", servers), cast("Keeper", trail), node, lambda _, why: UNREAD.append(why)
+    )
+    await untold.load()
+    return untold
+
+
+def rows(*whats: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"at": 1_000.5, "what": what, **more} for what in whats]
+
+
+async def test_rows_go_to_storage_at_once(servers: Servers, trail: Trail) -> None:
+    untold = await life(servers, trail)
+    await untold.tell(rows("a", "b"))
+    await untold.tell([])
+    assert trail.whats == ["a", "b"]
+    assert servers.messages == []
+
+
+async def test_what_storage_does_not_take_waits_in_order(servers: Servers, trail: Trail) -> None:
+    untold = await life(servers, trail)
+    trail.down = True
+    await untold.tell(rows("a"))
+    await untold.tell(rows("b", "c"))
+    with pytest.raises(StorageUnavailable):
+        await untold.carry_out()
+    assert len(servers.messages) == 2
+    trail.down = False
+    await untold.tell(rows("d"))  # behind those that wait
+    assert trail.whats == []
+    await untold.carry_out()
+    assert trail.whats == ["a", "b", "c", "d"]
+    assert servers.messages == []
+    await untold.tell(rows("e"))
+    assert trail.whats[-1] == "e"
+
+
+async def test_the_next_life_of_the_node_tells_it(servers: Servers, trail: Trail) -> None:
+    trail.down = True
+    await (await life(servers, trail)).tell(rows("a"))
+    await (await life(servers, trail, "n2")).tell(rows("other's"))
+    trail.down = False
+    untold = await life(servers, trail)
+    await untold.tell(rows("b"))
+    await untold.carry_out()
+    assert trail.whats == ["a", "b"]
+    assert [one.subject for one in servers.messages] == [names.audit_subject("n2")]
+
+
+async def test_nothing_is_told_twice_where_servers_forget_late(
+    servers: Servers, trail: Trail
+) -> None:
+    untold = await life(servers, trail)
+    trail.down = True
+    await untold.tell(rows("a"))
+    trail.down, servers.keeps = False, True
+    for _ in range(2):
+        with pytest.raises(EngineUnavailable):
+            await untold.carry_out()
+    assert trail.whats == ["a"]
+    servers.keeps = False
+    await untold.carry_out()
+    assert (trail.whats, servers.messages) == (["a"], [])
+
+
+@pytest.mark.parametrize("how", ["down", "full"])
+async def test_what_nobody_takes_is_held_here(servers: Servers, trail: Trail, how: str) -> None:
+    untold = await life(servers, trail)
+    trail.down = True
+    await untold.tell(rows("a"))
+    setattr(servers, how, True)
+    await untold.tell(rows("b"))
+    await untold.tell(rows("c"))
+    assert len(servers.messages) == 1
+    with pytest.raises((StorageUnavailable, EngineUnavailable)):
+        await untold.carry_out()
+    setattr(servers, how, False)
+    with pytest.raises(StorageUnavailable):
+        await untold.carry_out()
+    trail.down = False
+    await untold.carry_out()
+    assert trail.whats == ["a", "b", "c"]
+    assert servers.messages == []
+
+
+async def test_held_rows_go_to_storage_though_servers_are_full(
+    servers: Servers, trail: Trail
+) -> None:
+    untold = await life(servers, trail)
+    trail.down = servers.full = True
+    await untold.tell(rows("a"))
+    trail.down = False
+    await untold.carry_out()
+    assert trail.whats == ["a"]
+
+
+async def test_many_rows_are_several_messages(servers: Servers, trail: Trail) -> None:
+    untold = await life(servers, trail)
+    trail.down = True
+    whats = [f"w{n}" for n in range(3_000)]
+    await untold.tell(rows(*whats, because={"text": "x" * 1_000}))
+    assert 20 < len(servers.messages) < 30
+    assert max(len(one.body) for one in servers.messages) < 2**18
+    trail.down = False
+    await untold.carry_out()
+    assert trail.whats == whats
+
+
+async def test_a_row_says_the_same_as_if_it_had_never_waited(
+    servers: Servers, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eventflow.storage.audit import canonical  # noqa: PLC0415
+
+    seen: list[bytes] = []
+
+    async def note(given: Sequence[Mapping[str, Any]]) -> None:
+        seen.extend(map(canonical, given))
+
+    (row,) = rows("a", wait_s=0.25, because={"share": 0.1, "text": "\ud800", "many": 2**70})
+    trail.down = True
+    untold = await life(servers, trail)
+    await untold.tell([row])
+    monkeypatch.setattr(trail, "note", note)
+    await untold.carry_out()
+    assert seen == [canonical(row)]
+
+
+async def test_what_another_release_wrote_is_left_and_told_of(
+    servers: Servers, trail: Trail
+) -> None:
+    trail.down = True
+    await (await life(servers, trail)).tell(rows("a"))
+    later = Message(99, MINE, msgspec.msgpack.encode((2, [])))
+    servers.messages.append(later)
+    trail.down = False
+    untold = await life(servers, trail)
+    for _ in range(2):
+        await untold.carry_out()
+    assert trail.whats == ["a"]
+    assert servers.messages == [later]
+    assert "format 2" in UNREAD[0]
+
+
+async def test_a_stream_that_somebody_emptied_is_over(servers: Servers, trail: Trail) -> None:
+    trail.down = True
+    untold = await life(servers, trail)
+    await untold.tell(rows("a"))
+    trail.down = False
+    servers.messages.clear()
+    await untold.carry_out()
+    await untold.tell(rows("b"))
+    assert trail.whats == ["b"]
+
+
+@pytest.mark.slow
+class TestOnAServer(OnOneServer, EngineBench):
+    PLAN = Plan(topics={"common": TopicPlan(100), "a": TopicPlan(10, lane_capacity=10)})
+
+    @pytest.mark.parametrize("dies", [False, True])
+    async def test_a_failed_attempt_is_in_the_trail(self, dies: bool) -> None:  # noqa: FBT001
+        """Though storage was down, and the node has died meanwhile."""
+        engine = await self.start(self.PLAN)
+        waits = self.lane_place(1.0)
+        with self.storage_refuses():
+            one = await bring_one(engine, "a")
+            ref = one.delivery.ref
+            await settle(engine, one, waits, note=Note({"attempt": 1}))
+            if dies:
+                await engine.cut_off()
+        if dies:
+            engine = await self.start(self.PLAN)
+        await self.until_told(engine)
+        (row,) = await engine.storage.trail(ref)
+        assert msgspec.json.decode(row.row)["what"] == f"delivery.{waits.row.value}"
+        await self.let_pass(2.0)
+        assert (await lease_one(engine, lane("a"))).delivery.ref == ref
+        assert await engine.walk(topic("a")) == []
+        await engine.close()
+
+    async def until_told(self, engine: JetStreamEngine) -> None:
+        wire = engine._desk.wire  # noqa: SLF001  # nobody else tells
+        for _ in range(200):
+            if not await wire.read(names.AUDIT, "ef.audit.>", 0, 1):
+                return
+            await asyncio.sleep(0.05)
+        pytest.fail("rows still wait on the server")

@@ -28,6 +28,8 @@ _ATOMIC_MAX = 1_000
 """What the server takes as one batch."""
 _ROUNDS = 5
 """How often duplicates are looked for before giving up: each finds some, or the batch is stored."""
+_APART = 8
+"""How many calls are tried at once, each by itself: all nodes may have 50 batches in a stream."""
 _SAID_BY_WHOM = (
     "a server refuses it ({}) and shows room for it: the others may have left that server behind, "
     "and their leader may have stored it"
@@ -108,9 +110,10 @@ class Entrance:
                 calls.append(self._waiting.pop(0))
             loop = asyncio.get_running_loop()
             began = loop.time()
-            if len(calls) == 1 or not await self._together(calls):
-                for call in calls:
-                    await self._alone(call)
+            if len(calls) == 1:
+                await self._alone(calls[0])
+            elif not await self._together(calls):
+                await self._apart(calls)
             self._committed(loop.time() - began, len(calls))
 
     async def _together(self, calls: list[Call]) -> bool:
@@ -123,6 +126,16 @@ class Entrance:
         for call in calls:
             self._stored(call, call.arrivals)
         return True
+
+    async def _apart(self, calls: list[Call]) -> None:
+        """Store each call by itself, some at once: those that come meanwhile wait for the last."""
+        slots = asyncio.Semaphore(_APART)
+
+        async def one(call: Call) -> None:
+            async with slots:
+                await self._alone(call)
+
+        await asyncio.gather(*map(one, calls))
 
     async def _alone(self, call: Call) -> None:
         rest = call.arrivals

@@ -10,10 +10,11 @@ import pytest
 from tests.engine.test_jetstream import OnOneServer
 
 from eventflow.engine.jetstream import names
-from eventflow.engine.jetstream.untold import Untold
+from eventflow.engine.jetstream.untold import HELD_UP_S, Untold
 from eventflow.engine.jetstream.wire import Full, Message, Stored
 from eventflow.engine.protocol import Note, Plan, TopicPlan
 from eventflow.errors import EngineUnavailable, StorageUnavailable
+from eventflow.testing import run
 from eventflow.testing.engine_bench import EngineBench, bring_one, lane, lease_one, settle, topic
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ class Servers:
         self.messages: list[Message] = []
         self.down = self.full = self.keeps = False
         """Whether they don't answer; take nothing; or forget nothing."""
+        self.takes_s = 0.0
         self._seq = 0
 
     async def put(self, item: Item) -> Stored:
+        await asyncio.sleep(self.takes_s)
         if self.down:
             raise EngineUnavailable("no answer")
         if self.full:
@@ -244,6 +247,27 @@ async def test_a_stream_that_somebody_emptied_is_over(servers: Servers, trail: T
     await untold.carry_out()
     await untold.tell(rows("b"))
     assert trail.whats == ["b"]
+
+
+def test_nobody_is_held_up_by_slow_servers(servers: Servers, trail: Trail) -> None:
+    """A lease runs meanwhile. What many have to tell is in few messages then."""
+
+    async def story() -> float:
+        untold = await life(servers, trail)
+        trail.down, servers.takes_s = True, 5.0
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for n in range(10):
+            await untold.tell(rows(f"w{n}"))
+        took_s = loop.time() - began
+        await untold.close()
+        assert 1 < len(servers.messages) < 6
+        trail.down, servers.takes_s = False, 0.0
+        await (await life(servers, trail)).carry_out()
+        return took_s
+
+    assert run(story()) <= 10 * HELD_UP_S + 0.1
+    assert trail.whats == [f"w{n}" for n in range(10)]
 
 
 @pytest.mark.slow

@@ -321,7 +321,7 @@ class JetStreamEngine:
         await desk.finish()
         if desk.ledger.is_dated and desk.wire.client.is_connected:
             await _if_possible(desk.ledger.commit())
-        await _if_possible(desk.untold.carry_out())
+        await desk.untold.close()
         await desk.notes.close()
         await self._membership.leave()
         await desk.wire.close()

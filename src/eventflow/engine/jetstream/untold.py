@@ -8,6 +8,8 @@ stand twice in a trail, and none is missing.
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +21,7 @@ from eventflow.errors import EngineUnavailable, StorageUnavailable
 from eventflow.storage.audit import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from eventflow.engine.jetstream.wire import Message, Wire
     from eventflow.storage.protocol import Keeper
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _MESSAGE_BYTES = 128 * 1024
 """What a message holds at most, unless a single row is larger: far less than servers take."""
 _PAGE = 20
+HELD_UP_S = 1.0
+"""How long a settlement is held up for rows: its lease runs, and its end has to be written too."""
 
 _row_of = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -55,7 +59,8 @@ class Untold:
         self._taken = 0
         """Up to where they have been taken from the servers."""
         self._held: list[bytes] = []
-        """What neither has: each row as it is hashed."""
+        """What neither has, as far as is known: each row as it is hashed."""
+        self._putting: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
         """Learn whether an earlier life of this node has left something.
@@ -67,10 +72,13 @@ class Untold:
         self._last = 0 if newest is None else newest.seq
 
     async def tell(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows to storage. While it is down they wait, durably where the servers answer."""
+        """Write rows to storage. While it is down they wait, durably where the servers answer.
+
+        Where those take longer than a second, whoever tells goes on: a row is less than its lease.
+        """
         if not rows:
             return
-        if self._told >= self._last and not self._held:
+        if not self._waiting:
             try:
                 await self._storage.note(rows)
             except StorageUnavailable:
@@ -79,7 +87,7 @@ class Untold:
                 return
         else:  # behind those that wait
             self._held += map(canonical, rows)
-        await self._put_away()
+        await asyncio.wait((self._put_away(),), timeout=HELD_UP_S)
 
     async def carry_out(self) -> None:
         """Write to storage what waits for it, oldest first.
@@ -87,6 +95,8 @@ class Untold:
         Raises:
             StorageUnavailable, EngineUnavailable: not all of it; what is left waits on.
         """
+        if self._held:
+            await asyncio.wait((self._put_away(),), timeout=HELD_UP_S)
         while self._told < self._last:
             page = await self._wire.read(names.AUDIT, self._subject, self._told, _PAGE)
             if not page:  # somebody has emptied the stream
@@ -98,14 +108,20 @@ class Untold:
             await self._storage.note(rows)
             self._told = upto
         await self._take()
-        held, self._held = self._held, []
-        if held:
+        if self._held and not self._under_way:
+            held, self._held = self._held, []
             try:
                 await self._storage.note([_row_of(text) for text in held])
-            except StorageUnavailable:
-                self._held = [*held, *self._held]
-                await self._put_away()
+            except BaseException:
+                self._held[:0] = held
                 raise
+
+    async def close(self) -> None:
+        """Let what waits find its place, if there is one."""
+        with suppress(StorageUnavailable, EngineUnavailable):
+            await self.carry_out()
+        if self._putting is not None:
+            await asyncio.wait((self._putting,))
 
     def _readable(self, page: Sequence[Message]) -> tuple[list[Mapping[str, Any]], int]:
         """Return the rows up to the first message that can't be read, and where they end."""
@@ -131,27 +147,40 @@ class Untold:
             raise EngineUnavailable(f"{names.AUDIT}: {refused}") from refused
         self._taken = self._told
 
-    async def _put_away(self) -> None:
-        """Let the servers keep what is held here. What they don't take stays here."""
-        held, self._held = self._held, []
-        try:
-            for texts in _messages(held):
+    def _put_away(self) -> asyncio.Task[None]:
+        """Let the servers keep what is held here, one message after the other."""
+        if self._putting is None or self._putting.done():
+            self._putting = asyncio.create_task(self._put())
+        return self._putting
+
+    @property
+    def _under_way(self) -> bool:
+        """Whether something is being put."""
+        return self._putting is not None and not self._putting.done()
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether there is anything that comes before what is told now."""
+        return bool(self._told < self._last or self._held or self._under_way)
+
+    async def _put(self) -> None:
+        """Put what is held, and what comes meanwhile. What is not taken stays here."""
+        while self._held:
+            texts = _message(self._held)
+            del self._held[: len(texts)]
+            try:
                 stored = await self._wire.put(Item(self._subject, "", encode(Rows(texts))))
-                self._last = max(self._last, stored.seq)
-                held = held[len(texts) :]
-        except (Refused, EngineUnavailable):
-            self._held = [*held, *self._held]
+            except (Refused, EngineUnavailable):
+                self._held[:0] = texts
+                return
+            self._last = max(self._last, stored.seq)
 
 
-def _messages(texts: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Yield rows message by message."""
-    some: list[bytes] = []
+def _message(texts: Sequence[bytes]) -> list[bytes]:
+    """Return the first rows, as many as a message holds."""
     size = 0
-    for text in texts:
-        if some and size + len(text) > _MESSAGE_BYTES:
-            yield some
-            some, size = [], 0
-        some.append(text)
+    for count, text in enumerate(texts):
         size += len(text)
-    if some:
-        yield some
+        if count and size > _MESSAGE_BYTES:
+            return list(texts[:count])
+    return list(texts)

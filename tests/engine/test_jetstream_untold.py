@@ -11,9 +11,9 @@ from tests.engine.test_jetstream import OnOneServer
 
 from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.untold import HELD_UP_S, Untold
-from eventflow.engine.jetstream.wire import Full, Message, Stored
+from eventflow.engine.jetstream.wire import Full, Message, Refused, Stored
 from eventflow.engine.protocol import Note, Plan, TopicPlan
-from eventflow.errors import EngineUnavailable, StorageUnavailable
+from eventflow.errors import EngineUnanswered, EngineUnavailable, StorageUnavailable
 from eventflow.testing import run
 from eventflow.testing.engine_bench import EngineBench, bring_one, lane, lease_one, settle, topic
 
@@ -34,8 +34,16 @@ class Servers:
         self.messages: list[Message] = []
         self.down = self.full = self.keeps = False
         """Whether they don't answer; take nothing; or forget nothing."""
+        self.mute = 0
+        """How often they store something and don't say so."""
         self.takes_s = 0.0
+        self._ids: dict[str, int] = {}
         self._seq = 0
+        self._names = 0
+
+    def unique(self) -> str:
+        self._names += 1
+        return f"id{self._names}"
 
     async def put(self, item: Item) -> Stored:
         await asyncio.sleep(self.takes_s)
@@ -43,8 +51,14 @@ class Servers:
             raise EngineUnavailable("no answer")
         if self.full:
             raise Full(10077, 503, "maximum bytes exceeded")
+        if item.id in self._ids:
+            return Stored(self._ids[item.id], duplicate=True)
         self._seq += 1
+        self._ids[item.id] = self._seq
         self.messages.append(Message(self._seq, item.subject, item.body))
+        if self.mute:
+            self.mute -= 1
+            raise EngineUnanswered("no answer")
         return Stored(self._seq)
 
     async def get(self, _: str, *, last_by_subj: str) -> Message | None:
@@ -58,13 +72,22 @@ class Servers:
         return found[:limit]
 
     async def ask(self, what: str, wish: Mapping[str, Any]) -> None:
-        assert what == f"STREAM.PURGE.{names.AUDIT}"
-        if self.keeps:
+        if self.keeps or self.down:
             raise EngineUnavailable("no answer")
+        if what == f"STREAM.MSG.DELETE.{names.AUDIT}":
+            self.messages = [one for one in self.messages if one.seq != wish["seq"]]
+            return
+        assert what == f"STREAM.PURGE.{names.AUDIT}"
         gone = (wish["filter"], wish["seq"])
         self.messages = [
             one for one in self.messages if one.subject != gone[0] or one.seq >= gone[1]
         ]
+
+    def made_anew(self) -> None:
+        """Somebody has removed the stream, and it was declared again."""
+        self.messages.clear()
+        self._ids.clear()
+        self._seq = 0
 
 
 class Trail:
@@ -225,17 +248,114 @@ async def test_a_row_says_the_same_as_if_it_had_never_waited(
 async def test_what_another_release_wrote_is_left_and_told_of(
     servers: Servers, trail: Trail
 ) -> None:
+    """It keeps nobody from the trail."""
     trail.down = True
     await (await life(servers, trail)).tell(rows("a"))
     later = Message(99, MINE, msgspec.msgpack.encode((2, [])))
     servers.messages.append(later)
+    servers._seq = 99  # noqa: SLF001  # ours
+    await (await life(servers, trail)).tell(rows("b"))
     trail.down = False
     untold = await life(servers, trail)
+    await untold.tell(rows("c"))
     for _ in range(2):
         await untold.carry_out()
-    assert trail.whats == ["a"]
+    assert trail.whats == ["a", "b", "c"]
     assert servers.messages == [later]
     assert "format 2" in UNREAD[0]
+    await untold.tell(rows("d"))
+    assert trail.whats[-1] == "d"
+
+
+async def test_what_servers_stored_without_an_answer_is_told_once(
+    servers: Servers, trail: Trail
+) -> None:
+    untold = await life(servers, trail)
+    trail.down, servers.mute = True, 1
+    await untold.tell(rows("a"))
+    await untold.tell(rows("b"))
+    trail.down = False
+    await untold.carry_out()
+    assert trail.whats == ["a", "b"]
+    assert servers.messages == []
+    await (await life(servers, trail)).carry_out()
+    assert trail.whats == ["a", "b"]
+
+
+async def test_a_stream_that_was_made_anew_begins_again(servers: Servers, trail: Trail) -> None:
+    untold = await life(servers, trail)
+    trail.down = True
+    for what in "abc":
+        await untold.tell(rows(what))
+    trail.down = False
+    await untold.carry_out()
+    servers.made_anew()
+    trail.down = True
+    await untold.tell(rows("d"))
+    await untold.tell(rows("e"))
+    trail.down = False
+    await untold.carry_out()
+    assert trail.whats == ["a", "b", "c", "d", "e"]
+    assert servers.messages == []
+
+
+@pytest.mark.parametrize("mute", [0, 1])
+async def test_a_node_that_ends_tells_what_it_holds(
+    servers: Servers, trail: Trail, mute: int
+) -> None:
+    """Storage is back, and the servers give no answer: none at all, or not whether they have it."""
+    untold = await life(servers, trail)
+    trail.down, servers.mute, servers.down = True, mute, not mute
+    await untold.tell(rows("a"))
+    trail.down, servers.down = False, True
+    await untold.close()
+    assert trail.whats == ["a"]
+
+
+async def test_a_node_that_ends_says_what_nobody_takes(
+    servers: Servers, trail: Trail, caplog: pytest.LogCaptureFixture
+) -> None:
+    untold = await life(servers, trail)
+    trail.down = servers.down = True
+    await untold.tell(rows("a", "b"))
+    await untold.close()
+    assert "2 audit rows are lost" in caplog.text
+
+
+async def test_servers_that_refuse_to_be_read_are_no_surprise(
+    servers: Servers, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(*_: object) -> None:
+        raise Refused(10059, 404, "stream not found")
+
+    untold = await life(servers, trail)
+    trail.down = True
+    await untold.tell(rows("a"))
+    monkeypatch.setattr(servers, "read", read)
+    with pytest.raises(EngineUnavailable, match="stream not found"):
+        await untold.carry_out()
+    await untold.close()
+
+
+async def test_what_is_told_while_an_emptied_stream_is_read_is_not_skipped(
+    servers: Servers, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untold = await life(servers, trail)
+    trail.down = True
+    await untold.tell(rows("a"))
+    servers.messages.clear()
+    read = servers.read
+
+    async def read_slowly(*args: Any) -> list[Message]:
+        found = await read(*args)
+        monkeypatch.setattr(servers, "read", read)
+        await untold.tell(rows("b"))
+        return found
+
+    monkeypatch.setattr(servers, "read", read_slowly)
+    trail.down = False
+    await untold.carry_out()
+    assert trail.whats == ["b"]
 
 
 async def test_a_stream_that_somebody_emptied_is_over(servers: Servers, trail: Trail) -> None:
@@ -272,6 +392,7 @@ def test_nobody_is_held_up_by_slow_servers(servers: Servers, trail: Trail) -> No
 
 @pytest.mark.slow
 class TestOnAServer(OnOneServer, EngineBench):
+    rate = 4.0  # a lease lasts as long as a busy machine needs
     PLAN = Plan(topics={"common": TopicPlan(100), "a": TopicPlan(10, lane_capacity=10)})
 
     @pytest.mark.parametrize("dies", [False, True])
@@ -283,11 +404,12 @@ class TestOnAServer(OnOneServer, EngineBench):
             one = await bring_one(engine, "a")
             ref = one.delivery.ref
             await settle(engine, one, waits, note=Note({"attempt": 1}))
+            await self.until_waiting(engine, some=True)  # a busy server may take a second
             if dies:
                 await engine.cut_off()
         if dies:
             engine = await self.start(self.PLAN)
-        await self.until_told(engine)
+        await self.until_waiting(engine, some=False)
         (row,) = await engine.storage.trail(ref)
         assert msgspec.json.decode(row.row)["what"] == f"delivery.{waits.row.value}"
         await self.let_pass(2.0)
@@ -295,10 +417,11 @@ class TestOnAServer(OnOneServer, EngineBench):
         assert await engine.walk(topic("a")) == []
         await engine.close()
 
-    async def until_told(self, engine: JetStreamEngine) -> None:
+    async def until_waiting(self, engine: JetStreamEngine, *, some: bool) -> None:
+        """Wait until rows wait on the server, or none."""
         wire = engine._desk.wire  # noqa: SLF001  # nobody else tells
         for _ in range(200):
-            if not await wire.read(names.AUDIT, "ef.audit.>", 0, 1):
+            if bool(await wire.read(names.AUDIT, "ef.audit.>", 0, 1)) == some:
                 return
             await asyncio.sleep(0.05)
-        pytest.fail("rows still wait on the server")
+        pytest.fail(f"expected {some} after 10 s: rows wait on the server")

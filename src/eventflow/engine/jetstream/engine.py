@@ -92,10 +92,9 @@ class JetStreamEngine:
         self.overrides = Operators(desk.wire, desk.storage, draw_bits)
         """What operators have set, for all nodes."""
         self._life = f"{draw_bits(64):016x}"
-        self._keeping: asyncio.Task[None] | None = None
-        self._beating: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Future[None]] = []
+        """What goes on until it is closed."""
+        self._keeping = False
         self._closing: asyncio.Future[None] | None = None
         self.storage: Keeper = desk.storage
 
@@ -110,7 +109,7 @@ class JetStreamEngine:
             await self._streams.declare_nodes()
         await self._membership.join(me, self._life)
         await self.overrides.load()
-        self._beating = asyncio.ensure_future(self._beat())
+        self._loops.append(asyncio.ensure_future(self._beat()))
 
     async def apply(self, plan: Plan) -> Applied:
         self._check_open()
@@ -136,11 +135,11 @@ class JetStreamEngine:
                     gauge.capacity = topic.capacity if in_queue else topic.lane_capacity
             await desk.depths.refresh()
             await self._looking.look_into_storage()
-            if self._keeping is None:
+            if not self._keeping:
                 await self._watch.look(at_start=True)
-                self._keeping = asyncio.ensure_future(self._keep())
-                self._watching = asyncio.ensure_future(self._look())
-                self._following = asyncio.ensure_future(self._follow())
+                self._keeping = True
+                loops = (self._keep(), self._look(), self._follow(), self._tell())
+                self._loops += map(asyncio.ensure_future, loops)
         held = {queue.topic for queue, gauge in desk.depths.gauges.items() if gauge.held}
         kept = {topic for (topic, _), (count, _) in (await desk.storage.totals()).items() if count}
         return Applied(tuple(sorted((held | kept) - plan.topics.keys())))
@@ -312,12 +311,10 @@ class JetStreamEngine:
         if self._begun:
             await asyncio.wait(self._begun)
         await asyncio.gather(*(_if_possible(line.end()) for line in self._lines.values()))
-        tasks = (self._keeping, self._beating, self._watching, self._following)
-        ending = [task for task in tasks if task is not None]
-        for task in ending:
-            task.cancel()
-        if ending:
-            await asyncio.wait(ending)
+        for loop in self._loops:
+            loop.cancel()
+        if self._loops:
+            await asyncio.wait(self._loops)
         await desk.finish()
         if desk.ledger.is_dated and desk.wire.client.is_connected:
             await _if_possible(desk.ledger.commit())
@@ -330,9 +327,8 @@ class JetStreamEngine:
     async def cut_off(self) -> None:
         """Be gone as after a crash of this process: nothing is ended, nothing given back."""
         self._desk.closing = True
-        for task in (self._keeping, self._beating, self._watching, self._following):
-            if task is not None:
-                task.cancel()
+        for loop in self._loops:
+            loop.cancel()
         await self._desk.wire.close()
 
     # inside ------------------------------------------------------------------------
@@ -379,6 +375,12 @@ class JetStreamEngine:
             await asyncio.sleep(FOLLOW_S)
             await _if_possible(self._desk.ledger.refresh())
 
+    async def _tell(self) -> None:
+        """Write audit rows that wait: after a long outage there are many."""
+        while not self._desk.closing:
+            await asyncio.sleep(FRESH_S)
+            await _if_possible(self._desk.untold.carry_out())
+
     async def refresh(self) -> None:
         """Learn what the servers and the other nodes say; asked for every second."""
         await _if_possible(self._desk.depths.refresh())
@@ -390,7 +392,6 @@ class JetStreamEngine:
         while not self._desk.closing:
             await asyncio.sleep(FRESH_S)
             await self.refresh()
-            await _if_possible(self._desk.untold.carry_out())
             await _if_possible(self._desk.forgets.carry_out())
             await _if_possible(self._looking.look_into_storage())
             if self._desk.ledger.is_dated:

@@ -29,7 +29,9 @@ _ATOMIC_MAX = 1_000
 _ROUNDS = 5
 """How often duplicates are looked for before giving up: each finds some, or the batch is stored."""
 _APART = 8
-"""How many calls are tried at once, each by itself: all nodes may have 50 batches in a stream."""
+"""How many calls of one event are tried at once, each by itself."""
+_BATCHES_APART = 2
+"""How many of several events: all nodes together may have 50 batches under way in a stream."""
 _SAID_BY_WHOM = (
     "a server refuses it ({}) and shows room for it: the others may have left that server behind, "
     "and their leader may have stored it"
@@ -129,10 +131,10 @@ class Entrance:
 
     async def _apart(self, calls: list[Call]) -> None:
         """Store each call by itself, some at once: those that come meanwhile wait for the last."""
-        slots = asyncio.Semaphore(_APART)
+        slots, for_batches = asyncio.Semaphore(_APART), asyncio.Semaphore(_BATCHES_APART)
 
         async def one(call: Call) -> None:
-            async with slots:
+            async with for_batches if len(call.arrivals) > 1 else slots:
                 await self._alone(call)
 
         await asyncio.gather(*map(one, calls))

@@ -245,7 +245,7 @@ class Wire:
         """
         if len(items) == 1:
             return await self.put(items[0])
-        batch = self.client._nuid.next().decode()  # noqa: SLF001  # a unique name, as its inboxes have
+        batch = self.unique()
         last = len(items)
         for number, item in enumerate(items[:-1], start=1):
             headers = {
@@ -269,6 +269,10 @@ class Wire:
         except _Unknown as unknown:
             raise EngineUnanswered(f"no answer to a batch ({unknown})") from unknown
         return Stored(told["seq"], told.get("duplicate", False))
+
+    def unique(self) -> str:
+        """Return a name that nothing had before."""
+        return self.client._nuid.next().decode()  # noqa: SLF001  # as its inboxes have
 
     async def known(self, subject: str, id: str) -> int | None:
         """Return where the message with this id stood, None where the stream knows no such id.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -13,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.engine.jetstream_server import Server as Nats
+from tests.engine.jetstream_server import ask, connected
 from tests.ports import free_port
 from tests.postgres_server import PASSWORD, Database, running
 
+from eventflow.engine.jetstream.stored import Rows, decode
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from nats.aio.client import Client
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -222,6 +228,41 @@ async def test_each_node_has_a_chain_of_its_own(
         assert (await machine.asked("audit", "--verify"))["ok"]
 
     assert {line.partition(":")[0] for line in heads.split()} >= {"n1", "n2"}
+
+
+async def test_the_trail_of_an_outage_outlives_a_killed_node(
+    machine: Machine, nats: Nats, database: Database
+) -> None:
+    """What failed meanwhile waits on the server, and is in the chain of the node's next life."""
+    async with machine.serving() as node:
+        with database.server.frozen():
+            await machine.publish(8)
+            async with connected(nats) as client, asyncio.timeout(SOON_S):
+                while (await waiting(client)).count("delivery.retry") < 2:  # noqa: ASYNC110  # asks
+                    await asyncio.sleep(0.1)
+            node.kill()
+            await node.wait()
+    async with machine.serving():
+        async with connected(nats) as client, asyncio.timeout(SOON_S):
+            while (await ask(client, "STREAM.INFO.EF_AUDIT"))["state"]["messages"]:  # noqa: ASYNC110  # asks
+                await asyncio.sleep(0.1)
+        assert (await machine.asked("audit", "--verify"))["ok"]
+
+    rows = database.execute("SELECT convert_from(row, 'UTF8') FROM eventflow.audit")
+    failed = [row for (text,) in rows if (row := json.loads(text))["what"] == "delivery.retry"]
+    assert len({row["ref"] for row in failed}) == 2
+    assert {row["chain"] for row in failed} == {"n1"}
+
+
+async def waiting(client: Client) -> list[str]:
+    """Return what the audit rows are about that wait on the server."""
+    state = (await ask(client, "STREAM.INFO.EF_AUDIT"))["state"]
+    found: list[str] = []
+    for seq in range(1, state["last_seq"] + 1):
+        message = (await ask(client, "STREAM.MSG.GET.EF_AUDIT", seq=seq))["message"]
+        rows = decode(base64.b64decode(message["data"]), Rows, "audit rows")
+        found += [json.loads(text)["what"] for text in rows.texts]
+    return found
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.test_jetstream import OnOneServer
 
 from eventflow.engine.jetstream import names
-from eventflow.engine.jetstream.untold import HELD_UP_S, Untold
+from eventflow.engine.jetstream.untold import HELD_UP_S, SILENT_S, Untold
 from eventflow.engine.jetstream.wire import Full, Message, Refused, Stored
 from eventflow.engine.protocol import Note, Plan, TopicPlan
 from eventflow.errors import EngineUnanswered, EngineUnavailable, StorageUnavailable
@@ -37,6 +37,8 @@ class Servers:
         self.mute = 0
         """How often they store something and don't say so."""
         self.takes_s = 0.0
+        self.asked = 0
+        """How often to forget something."""
         self._ids: dict[str, int] = {}
         self._seq = 0
         self._names = 0
@@ -72,6 +74,7 @@ class Servers:
         return found[:limit]
 
     async def ask(self, what: str, wish: Mapping[str, Any]) -> None:
+        self.asked += 1
         if self.keeps or self.down:
             raise EngineUnavailable("no answer")
         if what == f"STREAM.MSG.DELETE.{names.AUDIT}":
@@ -98,6 +101,7 @@ class Trail:
         self.whats: list[str] = []
 
     async def note(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        await asyncio.sleep(0)
         if self.down:
             raise StorageUnavailable("down")
         self.whats += [row["what"] for row in rows]
@@ -297,6 +301,103 @@ async def test_a_stream_that_was_made_anew_begins_again(servers: Servers, trail:
     await untold.carry_out()
     assert trail.whats == ["a", "b", "c", "d", "e"]
     assert servers.messages == []
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_an_answer_that_is_lost_behind_a_new_stream_loses_no_row(
+    servers: Servers,
+    trail: Trail,
+    stored: bool,  # noqa: FBT001
+) -> None:
+    """Its retry says "duplicate", at the place where it stands."""
+    untold = await life(servers, trail)
+    trail.down = True
+    for what in "ab":
+        await untold.tell(rows(what))
+    trail.down = False
+    await untold.carry_out()
+    servers.made_anew()
+    trail.down, servers.mute, servers.full = True, 1, not stored
+    await untold.tell(rows("c"))
+    servers.full = False
+    await untold.tell(rows("d"))
+    trail.down = False
+    await untold.carry_out()
+    assert trail.whats == ["a", "b", "c", "d"]
+
+
+async def test_what_may_stand_on_the_servers_is_not_read_there(
+    servers: Servers, trail: Trail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is put again, and read when its place is known: else it would be told twice."""
+    untold = await life(servers, trail)
+    trail.down = True
+    await untold.tell(rows("a"))
+    servers.mute = 1
+    await untold.tell(rows("b"))
+    trail.down, servers.keeps = False, True
+    monkeypatch.setattr(servers, "put", unanswered)
+    with pytest.raises(EngineUnavailable):
+        await untold.carry_out()
+    assert trail.whats == ["a"]
+    monkeypatch.undo()
+    servers.keeps = False
+    await untold.carry_out()
+    assert trail.whats == ["a", "b"]
+
+
+async def unanswered(_: object) -> None:
+    raise EngineUnanswered("no answer")
+
+
+def test_storage_gets_rows_though_servers_are_silent_for_long(
+    servers: Servers, trail: Trail
+) -> None:
+    async def story() -> None:
+        untold = await life(servers, trail)
+        trail.down = servers.down = True
+        await untold.tell(rows("a"))
+        trail.down = False
+        await untold.tell(rows("b"))
+        await untold.carry_out()
+        assert trail.whats == []  # whether servers have them may come out yet
+        await asyncio.sleep(SILENT_S + 1)
+        await untold.tell(rows("c"))
+        await untold.carry_out()
+        assert trail.whats == ["c", "a", "b"]
+
+    run(story())
+
+
+async def test_a_node_ends_though_much_waits_on_the_servers(servers: Servers, trail: Trail) -> None:
+    trail.down = True
+    await (await life(servers, trail)).tell(rows(*map(str, range(3_000)), text="x" * 1_000))
+    waiting = len(servers.messages)
+    trail.down = False
+    untold = await life(servers, trail)
+    carrying = asyncio.ensure_future(untold.carry_out())
+    for _ in range(3):  # it is writing the first ones by then
+        await asyncio.sleep(0)
+    carrying.cancel()
+    await untold.close()
+    assert waiting / 2 < len(servers.messages) < waiting
+    await (await life(servers, trail)).carry_out()
+    assert trail.whats == list(map(str, range(3_000)))  # each once
+
+
+async def test_a_storage_that_stays_away_costs_nothing_more(servers: Servers, trail: Trail) -> None:
+    trail.down = True
+    await (await life(servers, trail)).tell(rows("a"))
+    servers.messages.append(Message(99, MINE, b"of another release"))
+    servers._seq = 99  # noqa: SLF001  # ours
+    untold = await life(servers, trail)
+    for _ in range(10):
+        with pytest.raises(StorageUnavailable):
+            await untold.carry_out()
+    trail.down = False
+    await untold.carry_out()
+    assert trail.whats == ["a"]
+    assert servers.asked == 1
 
 
 @pytest.mark.parametrize("mute", [0, 1])

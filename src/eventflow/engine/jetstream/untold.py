@@ -1,10 +1,11 @@
 """What the audit trail has still to be told: storage does not answer, so the servers keep it.
 
 Each node puts its rows under a subject of its own and takes them from there alone, oldest first,
-since its chain has one writer: the rows of a node that died wait for its next life. What had been
-written to storage by then, and not yet taken from the servers, is written once more: a row may
-stand twice in a trail. What the servers don't take, or not soon, waits here: that alone is gone if
-the node is killed.
+since its chain has one writer: the rows of a node that died wait for its next life. What the
+servers don't take, or not soon, waits here: that alone is gone if the node is killed.
+
+A row may stand twice in a trail: where a node was killed between writing it to storage and taking
+it from the servers, and where storage or servers gave no answer to whether they have it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _PAGE = 4
 """Messages that go to storage in one transaction: some hundreds of rows."""
 HELD_UP_S = 1.0
 """How long a settlement is held up for rows: its lease runs, and its end has to be written too."""
+SILENT_S = 60.0
+"""After what time without an answer rows no longer wait for the servers, if storage takes them."""
 
 _log = logging.getLogger(__name__)
 _row_of = msgspec.json.Decoder(dict[str, Any]).decode
@@ -76,6 +79,10 @@ class Untold:
         self._held: list[bytes] = []
         """What neither storage nor the servers have: each row as it is hashed."""
         self._putting: asyncio.Task[None] | None = None
+        self._carrying: asyncio.Task[None] | None = None
+        self._silent_at: float | None = None
+        """Since when the servers give no answer, by the event loop's clock."""
+        self._closing = False
 
     async def load(self) -> None:
         """Learn whether an earlier life of this node has left something.
@@ -93,7 +100,8 @@ class Untold:
         """
         if not rows:
             return
-        if not (self._told < self._last or self._parcel or self._held):
+        waiting = self._told < self._last or self._parcel or self._held
+        if not waiting or self._servers_are_silent:
             try:
                 await self._storage.note(rows)
             except StorageUnavailable:
@@ -107,31 +115,47 @@ class Untold:
     async def carry_out(self) -> None:
         """Write to storage what waits for it, oldest first.
 
+        Whoever asks may go away: what is written then is known to be.
+
         Raises:
             StorageUnavailable, EngineUnavailable: not all of it; what is left waits on.
         """
-        if self._parcel is not None:  # only another answer tells whether it stands there
+        if self._carrying is None or self._carrying.done():
+            self._carrying = asyncio.create_task(self._carry_out())
+        await asyncio.shield(self._carrying)
+
+    async def _carry_out(self) -> None:
+        if self._parcel is not None and not self._servers_are_silent:
+            # Only another answer tells whether it stands there.
             await asyncio.wait((self._put_away(),), timeout=HELD_UP_S)
+        if self._servers_are_silent and (self._putting is None or self._putting.done()):
+            self._unpack()
+        trouble: EngineUnavailable | None = None
         try:
-            await self._drain()
-            if self._parcel is None:
+            try:
+                await self._drain()
+            except Refused as refused:
+                trouble = EngineUnavailable(f"{names.AUDIT}: {refused}")
+            except EngineUnavailable as unavailable:
+                trouble = unavailable
+            if self._parcel is None or self._servers_are_silent:
                 await self._hand_over()
         except StorageUnavailable:
             if self._held:
                 self._put_away()  # there may be room by now
             raise
-        except Refused as refused:
-            raise EngineUnavailable(f"{names.AUDIT}: {refused}") from refused
+        if trouble is not None:
+            raise trouble
 
     async def close(self) -> None:
-        """Let what waits find its place, if there is one."""
-        with suppress(StorageUnavailable, EngineUnavailable):
-            await self.carry_out()
-        if self._putting is not None:
-            await asyncio.wait((self._putting,))
-        if self._parcel is not None:  # twice in the trail is better than not at all
-            self._held[:0] = self._parcel.texts
-            self._parcel = None
+        """Let go of what is held here: to the servers, or else to storage."""
+        self._closing = True
+        if self._carrying is not None:
+            await asyncio.wait((self._carrying,))
+            self._carrying.exception()  # whoever had it carried out has heard of it
+        if self._held or self._parcel:
+            await asyncio.wait((self._put_away(),))
+        self._unpack()
         try:
             await self._hand_over()
         except StorageUnavailable as error:
@@ -141,31 +165,34 @@ class Untold:
 
     async def _drain(self) -> None:
         """Write to storage what the servers keep, and let them forget it."""
-        while self._told < (last := self._last):
+        await self._take()
+        while self._told < (last := self._last) and not self._closing:
             page = await self._wire.read(names.AUDIT, self._subject, self._told, _PAGE)
-            rows = [row for message in page for row in self._rows(message)]
+            self._silent_at = None
+            # What is behind the last one is not known to stand there yet: it is put again.
+            read = {one.seq: self._rows(one) for one in page if one.seq <= last}
+            rows = [row for some in read.values() for row in some or ()]
             if rows:
                 await self._storage.note(rows)
             if self._last < last:  # it was made anew meanwhile
                 continue
-            # An empty page: somebody has emptied the stream.
-            self._told = page[-1].seq if page else last
+            self._to_take += [seq for seq, some in read.items() if some is not None]
+            # Nothing was read: somebody has emptied the stream.
+            self._told = max(read, default=last)
             await self._take()
-        await self._take()
 
-    def _rows(self, message: Message) -> Sequence[Mapping[str, Any]]:
+    def _rows(self, message: Message) -> Sequence[Mapping[str, Any]] | None:
+        """Return the rows in a message; None: this release can't read it."""
         try:
-            found = list(map(_row_of, decode(message.body, Rows, "audit rows").texts))
+            return list(map(_row_of, decode(message.body, Rows, "audit rows").texts))
         except (Unreadable, msgspec.DecodeError) as error:
             self._left = True
             self._unread(names.AUDIT, str(error))
-            return ()
-        self._to_take.append(message.seq)
-        return found
+            return None
 
     async def _take(self) -> None:
         """Take from the servers what storage has."""
-        taking = [seq for seq in self._to_take if seq <= self._told]
+        taking = self._to_take
         if not taking:
             return
         if self._left:
@@ -175,7 +202,7 @@ class Untold:
         else:
             wish = {"filter": self._subject, "seq": taking[-1] + 1}
             await self._wire.ask(f"STREAM.PURGE.{names.AUDIT}", wish)
-        self._to_take = [seq for seq in self._to_take if seq > taking[-1]]
+        self._to_take = []
 
     async def _hand_over(self) -> None:
         """Write to storage what is held here."""
@@ -189,6 +216,18 @@ class Untold:
                 raise
 
     # to the servers -----------------------------------------------------------------
+
+    @property
+    def _servers_are_silent(self) -> bool:
+        """Whether they have given no answer for long."""
+        at = self._silent_at
+        return at is not None and asyncio.get_running_loop().time() - at > SILENT_S
+
+    def _unpack(self) -> None:
+        """Hold rows again that may stand on the servers: twice is better than not at all."""
+        if self._parcel is not None:
+            self._held[:0] = self._parcel.texts
+            self._parcel = None
 
     def _put_away(self) -> asyncio.Task[None]:
         """Let the servers keep what is held here, one message after the other."""
@@ -208,18 +247,18 @@ class Untold:
                 body = encode(Rows(parcel.texts))
                 stored = await self._wire.put(Item(self._subject, parcel.id, body))
             except Refused:  # for sure: so storage may have them as well
-                self._held[:0] = parcel.texts
-                self._parcel = None
+                self._silent_at = None
+                self._unpack()
                 return
             except EngineUnavailable:
+                if self._silent_at is None:
+                    self._silent_at = asyncio.get_running_loop().time()
                 return
-            self._parcel = None
-            # A stream that was made anew, or put back by a power cut, begins again.
-            if stored.seq <= max(self._last, self._told) and not stored.duplicate:
+            self._silent_at = self._parcel = None
+            if stored.seq <= self._last:  # the stream was made anew, or put back by a power cut
                 self._told = min(self._told, stored.seq - 1)
-                self._to_take.clear()
-                self._last = stored.seq
-            self._last = max(self._last, stored.seq)
+                self._to_take = []
+            self._last = stored.seq
 
 
 def _first(texts: Sequence[bytes]) -> list[bytes]:

@@ -40,7 +40,7 @@ EMPTY_S = 120.0
 BALANCED_S = 40.0
 """So long after that every ledger shows `unaccounted` and `moving` 0, at the latest."""
 CALM_LOAD_S = 20.0
-"""How long load goes on after the last fault, at least."""
+"""How long load goes on after the last fault."""
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,11 @@ async def faults(setup: Setup, folder: Path, seed: int, lasts_s: float) -> dict[
 
 
 async def until_all_accept(one: Cluster, over_at: float) -> float:
-    """Return how long after the last fault every node had accepted something.
-
-    Load goes on until then; -1: not within four times the time allowed.
-    """
+    """Return how long after the last fault every node had accepted something; -1: not all did."""
     loop = asyncio.get_running_loop()
     over = loop.time() - (time.time() - over_at)
     found = await _within(
-        over_at + 4 * ACCEPTING_S,
+        over_at + CALM_LOAD_S,
         lambda: all(one.load.accepted_at.get(node.name, 0.0) > over for node in one.nodes),
     )
     return -1.0 if found is None else round(found - over_at, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,22 @@ async def test_a_folder_that_takes_nothing(engine: EmbeddedEngine, tmp_path: Pat
     with pytest.raises(BackupRefused, match="File exists"):
         await engine.backup(tmp_path / "file" / "copy.db")
     await engine.accept(events(0, 1))
+
+
+async def test_a_disk_that_fails_is_told_by_its_error(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """SQLite calls it "not an error". A bound on files is what a test can have fail a write."""
+    await engine.accept(events(0, 400))
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "copy.db"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, was[1]))
+    try:
+        with pytest.raises(BackupRefused, match=r"disk I/O error \(File too large\)"):
+            await engine.backup(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert not [name for name in names(tmp_path) if "copy" in name]
 
 
 async def test_a_stop_ends_it_and_leaves_nothing(

@@ -129,6 +129,14 @@ async def life(servers: Servers, trail: Trail, node: str = "n1") -> Untold:
     return untold
 
 
+async def outage(untold: Untold, trail: Trail, *whats: str) -> None:
+    """Have the node tell something, one after the other, while storage is down."""
+    trail.down = True
+    for what in whats:
+        await untold.tell(rows(what))
+    trail.down = False
+
+
 def rows(*whats: str, **more: Any) -> list[dict[str, Any]]:
     return [{"at": 1_000.5, "what": what, **more} for what in whats]
 
@@ -288,16 +296,10 @@ async def test_what_servers_stored_without_an_answer_is_told_once(
 
 async def test_a_stream_that_was_made_anew_begins_again(servers: Servers, trail: Trail) -> None:
     untold = await life(servers, trail)
-    trail.down = True
-    for what in "abc":
-        await untold.tell(rows(what))
-    trail.down = False
+    await outage(untold, trail, "a", "b", "c")
     await untold.carry_out()
     servers.made_anew()
-    trail.down = True
-    await untold.tell(rows("d"))
-    await untold.tell(rows("e"))
-    trail.down = False
+    await outage(untold, trail, "d", "e")
     await untold.carry_out()
     assert trail.whats == ["a", "b", "c", "d", "e"]
     assert servers.messages == []
@@ -311,17 +313,13 @@ async def test_an_answer_that_is_lost_behind_a_new_stream_loses_no_row(
 ) -> None:
     """Its retry says "duplicate", at the place where it stands."""
     untold = await life(servers, trail)
-    trail.down = True
-    for what in "ab":
-        await untold.tell(rows(what))
-    trail.down = False
+    await outage(untold, trail, "a", "b")
     await untold.carry_out()
     servers.made_anew()
-    trail.down, servers.mute, servers.full = True, 1, not stored
-    await untold.tell(rows("c"))
+    servers.mute, servers.full = 1, not stored
+    await outage(untold, trail, "c")
     servers.full = False
-    await untold.tell(rows("d"))
-    trail.down = False
+    await outage(untold, trail, "d")
     await untold.carry_out()
     assert trail.whats == ["a", "b", "c", "d"]
 
@@ -420,7 +418,7 @@ async def test_a_node_that_ends_says_what_nobody_takes(
     trail.down = servers.down = True
     await untold.tell(rows("a", "b"))
     await untold.close()
-    assert "2 audit rows are lost" in caplog.text
+    assert "audit.lost rows=2" in caplog.text
 
 
 async def test_servers_that_refuse_to_be_read_are_no_surprise(

@@ -82,7 +82,7 @@ class TestKeep:
 
         assert shelf.get([kept.delivery.id for kept in items]) == items
         assert len(list(bulk.pieces(((), bytes(n)) for n in sizes))) == 4
-        assert list(bulk.shares(enumerate(sizes))) == [[0, 1], [2], [3, 4], [5, 6]]
+        assert list(bulk.shares(enumerate(sizes), 1_000)) == [[0, 1], [2], [3, 4], [5, 6]]
 
     def test_it_is_part_of_the_callers_transaction(
         self, connection: apsw.Connection, shelf: Shelf, make: Make

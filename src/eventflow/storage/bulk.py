@@ -51,16 +51,17 @@ def pieces(rows: Iterable[tuple[Sequence[Any], bytes]]) -> Iterator[tuple[str, b
         yield json_text(lines), b"".join(blobs)
 
 
-def shares(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Yield row numbers in groups whose blobs are at most `PIECE_BYTES` together.
+def shares(sizes: Iterable[tuple[int, int]], at_most: int) -> Iterator[list[int]]:
+    """Yield row numbers in groups whose blobs are not too large together.
 
     Args:
         sizes: Number of each row, and bytes of its blob.
+        at_most: Bytes of a group, unless a single blob is larger.
     """
     group: list[int] = []
     total = 0
     for number, size in sizes:
-        if group and total + size > PIECE_BYTES:
+        if group and total + size > at_most:
             yield group
             group, total = [], 0
         group.append(number)

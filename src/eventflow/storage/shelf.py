@@ -264,7 +264,7 @@ class Shelf:
         """Return deliveries in the order of `found`: pairs of row number and bytes of body."""
         pairs = list(found)
         held: dict[int, Kept] = {}
-        for numbers in bulk.shares(pairs):
+        for numbers in bulk.shares(pairs, bulk.PIECE_BYTES):
             meta, joined = self._one(_READ, (bulk.json_text(numbers),))
             lines = msgspec.json.decode(meta)
             bodies = bulk.cut(joined, (line[-1] for line in lines))

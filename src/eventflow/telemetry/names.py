@@ -330,6 +330,13 @@ AUDIT_SEALED = LogEvent(
     "whether rows were cut off.",
     ("head",),
 )
+AUDIT_LOST = LogEvent(
+    "audit.lost",
+    "error",
+    "A node on NATS servers has ended while neither storage nor the servers took these rows of the "
+    "audit trail.",
+    ("rows", "reason"),
+)
 BACKUP_WRITTEN = LogEvent(
     "backup.written",
     "info",

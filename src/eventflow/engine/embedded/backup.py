@@ -20,7 +20,7 @@ from urllib.parse import quote
 import apsw
 import msgspec
 
-from eventflow.engine.embedded.file import make_private
+from eventflow.engine.embedded.file import explained, make_private, no_room
 from eventflow.errors import BackupRefused
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ class Copying:
 
     def step(self) -> bool:
         """Copy some more; return whether that was all."""
-        self._backup.step(SLICE_PAGES)
+        try:
+            self._backup.step(SLICE_PAGES)
+        except apsw.IOError:  # it says "not an error": only the end knows what the system calls it
+            self.finish()
+            raise
         return bool(self._backup.done)
 
     @property
@@ -75,8 +79,9 @@ class Copying:
 
     def finish(self) -> None:
         """End it: the file is whole, though not yet synced."""
-        self._backup.finish()
-        self._target.close()
+        with explained(self._target):
+            self._backup.finish()
+            self._target.close()
 
     def abandon(self) -> None:
         """End it wherever it is."""
@@ -220,7 +225,8 @@ def _sync(path: Path) -> None:
 
 
 def _failed(path: Path, error: Exception) -> BackupRefused:
-    if isinstance(error, apsw.FullError):
-        return BackupRefused(str(path), "the disk is full", "Make room, or write it elsewhere.")
+    full = no_room(error)
+    if full is not None:
+        return BackupRefused(str(path), full, "Make room, or write it elsewhere.")
     why = getattr(error, "strerror", None) or str(error)
     return BackupRefused(str(path), why, "Check the folder, its permissions and its disk.")

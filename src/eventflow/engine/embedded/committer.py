@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
-from eventflow.engine.embedded.file import QuotaUsedUp
+from eventflow.engine.embedded.file import no_room
 from eventflow.engine.embedded.journal import Change, Commit, StorageUnit, Work
 from eventflow.engine.embedded.queues import Anchor
 from eventflow.engine.embedded.space import Space
@@ -325,7 +325,7 @@ class Committer:
 
     def _given_back(self, more: Any, error: BaseException | None) -> None:
         self._busy = False
-        if error is not None and not isinstance(error, apsw.FullError):
+        if error is not None and no_room(error) is None:
             self._note(error)
         self._space.went_on(more=bool(more))
         self._go_on()
@@ -369,8 +369,9 @@ class Committer:
 
     def _note(self, error: BaseException) -> None:
         self._failed_s = self._loop.time()
-        if isinstance(error, apsw.FullError):
-            self.fault = str(error) if isinstance(error, QuotaUsedUp) else "the disk is full"
+        full = no_room(error)
+        if full is not None:
+            self.fault = full
             self._try_later()
         elif isinstance(error, apsw.Error):
             # After a failed write or fsync the pages' fate is unknown: only reopening tells.

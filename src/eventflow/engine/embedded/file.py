@@ -156,6 +156,13 @@ def explained(connection: apsw.Connection) -> Iterator[None]:
         raise
 
 
+def no_room(error: BaseException) -> str | None:
+    """Return why a write found no room; None: that is not why it failed."""
+    if isinstance(error, QuotaUsedUp):
+        return str(error)
+    return "the disk is full" if isinstance(error, apsw.FullError) else None
+
+
 def lock(path: str, *, read_only: bool = False) -> int | None:
     """Hold `<path>.lock` for this process; its text names the holder to others.
 

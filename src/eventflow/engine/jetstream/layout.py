@@ -57,7 +57,7 @@ class Layout:
         window = self._ns(max(plan.dedup_window_s, _LEAST_WINDOW_S))
         yield self._own(names.NOTES, "ef.note.>")
         yield self._own(names.LEDGER, "ef.ledger.>")
-        yield self._own(names.AUDIT, "ef.audit.>", discard="new", max_msgs_per_subject=-1)
+        yield self._own(names.AUDIT, "ef.audit.>", discard="new", a_subject=-1)
         yield self._own(names.DOOR, "ef.door.>", max_age=window, duplicate_window=window)
 
     def queues(self, plan: Plan) -> Iterator[Asked]:
@@ -69,17 +69,17 @@ class Layout:
         for queue in (*wanted, names.COMMON_QUEUE):
             yield self._queue(queue, plan)
 
-    def _own(self, name: str, subjects: str, **more: Any) -> Asked:
+    def _own(
+        self, name: str, subjects: str, *, discard: str = "old", a_subject: int = 1, **more: Any
+    ) -> Asked:
         return Asked(
             self._stream(
-                **{
-                    "name": name,
-                    "subjects": [subjects],
-                    "retention": "limits",
-                    "discard": "old",
-                    "max_msgs_per_subject": 1,
-                    **more,
-                }
+                name=name,
+                subjects=[subjects],
+                retention="limits",
+                discard=discard,
+                max_msgs_per_subject=a_subject,
+                **more,
             )
         )
 

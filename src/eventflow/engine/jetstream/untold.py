@@ -11,7 +11,6 @@ it from the servers, and where storage or servers gave no answer to whether they
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +20,10 @@ from eventflow.engine.jetstream import names
 from eventflow.engine.jetstream.stored import Rows, Unreadable, decode, encode
 from eventflow.engine.jetstream.wire import Item, Refused
 from eventflow.errors import EngineUnavailable, StorageUnavailable
+from eventflow.storage import bulk
 from eventflow.storage.audit import canonical
+from eventflow.telemetry.logging import log
+from eventflow.telemetry.names import AUDIT_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +40,6 @@ HELD_UP_S = 1.0
 SILENT_S = 60.0
 """After what time without an answer rows no longer wait for the servers, if storage takes them."""
 
-_log = logging.getLogger(__name__)
 _row_of = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -159,7 +160,7 @@ class Untold:
         try:
             await self._hand_over()
         except StorageUnavailable as error:
-            _log.warning("%d audit rows are lost, nobody takes them: %s", len(self._held), error)
+            log(AUDIT_LOST, rows=len(self._held), reason=str(error))
 
     # to storage ---------------------------------------------------------------------
 
@@ -261,11 +262,7 @@ class Untold:
             self._last = stored.seq
 
 
-def _first(texts: Sequence[bytes]) -> list[bytes]:
+def _first(texts: list[bytes]) -> list[bytes]:
     """Return the first rows, as many as a message holds."""
-    size = 0
-    for count, text in enumerate(texts):
-        size += len(text)
-        if count and size > _MESSAGE_BYTES:
-            return list(texts[:count])
-    return list(texts)
+    share = next(bulk.shares(enumerate(map(len, texts)), _MESSAGE_BYTES))
+    return texts[: len(share)]

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 ROOT = Path(__file__).parents[2]
-SMALL_DISK_BYTES = 8 * 2**20
+SMALL_DISK_BYTES = 16 * 2**20
+LEFT_BYTES = 4 * 2**20
+"""Of the small disk, while it is filled.
+
+What a journal's log holds has to fit into its file once more before the log can begin anew: so
+much has to be free again, and what came meanwhile.
+"""
 BODY = "x" * 8_000
 BATCH = 20
 
@@ -98,8 +104,8 @@ async def process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 def fill(path: str) -> None:
-    """Take half of the disk."""
-    Path(path).write_bytes(bytes(SMALL_DISK_BYTES // 2))
+    """Leave little of the disk."""
+    Path(path).write_bytes(bytes(SMALL_DISK_BYTES - LEFT_BYTES))
 
 
 def free(path: str) -> None:

@@ -39,6 +39,7 @@ from eventflow.errors import (
     JournalUnreadable,
     StorageUnavailable,
 )
+from eventflow.event import Event
 from eventflow.storage.protocol import Filter
 from eventflow.storage.shelf import Shelf
 from eventflow.testing import CrashDisk, VirtualClock, run
@@ -92,6 +93,13 @@ def _nothing_stays_open() -> Iterator[None]:
     yield
     while OPENED:
         OPENED.pop().journal.close(clean=False)
+
+
+def big_events(count: int, name: str = "e") -> list[Event]:
+    """Return events of 20 KB."""
+    return [
+        Event(type="a.b", source="/s", id=f"{name}{n}", data="x" * 20_000) for n in range(count)
+    ]
 
 
 def in_lane(wait_s: float = 1e6) -> Retrying:
@@ -277,6 +285,50 @@ class TestDiskFull:
             await asyncio.sleep(STILL_S)  # a small commit may fit on a disk that is still full
             await engine.accept(events(1, name="g"))
             assert engine.fault is None
+            await engine.close()
+
+        run(story())
+
+    def test_the_log_is_folded_into_the_file_where_that_makes_room(self, disk: CrashDisk) -> None:
+        """The log can't grow any more, but unused pages of the file have room for what it holds."""
+
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            await bring(engine, "a", *big_events(30))
+            for one in await lease(engine, topic("a")):
+                await settle(engine, one, DELIVERED)
+            await engine.accept(big_events(1, name="drops-what-is-done"))
+            await engine.close()
+            engine = await start("j.db", vfs=disk.name)
+            await engine.accept(big_events(10, name="f"))
+            disk.fill()
+            with pytest.raises(EngineUnavailable, match="the disk is full"):
+                await engine.accept(big_events(10, name="g"))
+            await asyncio.sleep(2 * STILL_S + 0.1)
+            assert engine.fault is None
+            await engine.accept(big_events(10, name="g"))
+            assert engine.fault is None
+            assert len(await walk(engine, COMMON_QUEUE)) == 21
+            await engine.close()
+
+        run(story())
+
+    def test_a_log_that_finds_no_room_in_the_file_grows_on_beside_it(self, disk: CrashDisk) -> None:
+        """To fold it is to write all it holds once more: that it can't is no failure yet."""
+
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            disk.fill(5 * 2**20)
+            for n in range(10):  # 4.2 MB of log, 100 KB more than it is folded from
+                await engine.accept(big_events(20, name=f"{n}-"))
+            assert engine.fault is None
+            with pytest.raises(EngineUnavailable, match="the disk is full"):
+                await engine.accept(big_events(40, name="f"))
+            disk.heal()
+            await asyncio.sleep(2 * STILL_S + 0.1)
+            assert engine.fault is None
+            await engine.accept(big_events(40, name="f"))
+            assert len(await walk(engine, COMMON_QUEUE)) == 240
             await engine.close()
 
         run(story())
@@ -561,6 +613,25 @@ class TestFsyncFails:
                     await settle(engine, one, DELIVERED)
             assert engine.broken
             await engine.close()
+
+        run(story())
+
+    def test_a_log_that_can_not_be_folded_ends_it_too(self, disk: CrashDisk) -> None:
+        """SQLite keeps such errors to itself, and the log grows until the disk is full."""
+
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            for n in range(9):
+                await engine.accept(big_events(20, name=f"{n}-"))
+            disk.fail_sync(name="j.db")
+            with pytest.raises(EngineUnanswered, match="journal's file failed"):
+                await engine.accept(big_events(20, name="g"))
+            assert engine.broken
+            disk.heal()
+            let_go_of_locks(disk)
+            again = await start("j.db", vfs=disk.name)
+            assert len(await walk(again, COMMON_QUEUE)) == 200  # it was stored
+            await again.close()
 
         run(story())
 

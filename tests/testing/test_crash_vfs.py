@@ -266,6 +266,46 @@ class TestFaults:
             connection.execute("INSERT INTO row VALUES (4)")
         assert look(disk.crash(Random(0))) == (True, {1, 4})
 
+    def test_of_one_file_alone(self, disk: CrashDisk) -> None:
+        with closing(connect(disk, *WAL, "synchronous = FULL")) as connection:
+            connection.execute("CREATE TABLE row (n)")
+            disk.fail_sync(name="journal.db")
+            connection.execute("INSERT INTO row VALUES (1)")  # syncs the log
+            with pytest.raises(apsw.IOError):
+                connection.wal_checkpoint()
+
+            disk.heal()
+            connection.wal_checkpoint()
+
+    def test_a_filled_disk_lets_what_is_there_be_written_over(self, disk: CrashDisk) -> None:
+        with closing(connect(disk, *WAL)) as connection:
+            connection.execute("CREATE TABLE row (n)")
+            connection.execute("INSERT INTO row VALUES (zeroblob(100000))")
+            connection.wal_checkpoint()
+            disk.fill()
+            connection.execute("UPDATE row SET n = 1")  # in a log that begins anew
+            with pytest.raises(apsw.FullError):
+                connection.execute("INSERT INTO row VALUES (zeroblob(200000))")
+
+            disk.fill(200_000 + 10_000)
+            connection.execute("INSERT INTO row VALUES (zeroblob(200000))")
+            with pytest.raises(apsw.FullError):
+                connection.execute("INSERT INTO row VALUES (zeroblob(200000))")
+            disk.heal()
+            connection.execute("INSERT INTO row VALUES (zeroblob(200000))")
+
+    def test_what_is_deleted_and_cut_makes_room(self, disk: CrashDisk) -> None:
+        with closing(connect(disk, *WAL, "wal_autocheckpoint = 0")) as connection:
+            connection.execute("CREATE TABLE row (n)")
+            connection.execute("INSERT INTO row VALUES (zeroblob(100000))")
+            disk.fill()
+            with pytest.raises(apsw.FullError):
+                connection.execute("INSERT INTO row VALUES (zeroblob(50000))")
+            disk.fill(110_000)
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # cuts the log
+            connection.execute("INSERT INTO row VALUES (zeroblob(50000))")
+            disk.heal()
+
     def test_another_error_as_often_as_asked_for(self, disk: CrashDisk) -> None:
         with closing(connect(disk, *WAL)) as connection:
             connection.execute("CREATE TABLE row (n)")
@@ -282,6 +322,8 @@ class TestFaults:
             disk.fail_sync(times=0)
         with pytest.raises(ValueError, match="fail_write: expected"):
             disk.fail_write(times=-1)
+        with pytest.raises(ValueError, match="fill: expected 0 or more bytes, got -1"):
+            disk.fill(-1)
 
 
 class TestSideBySide:

@@ -160,17 +160,25 @@ class CrashDisk(apsw.VFS):
         """Return what a program finds that was killed while the machine went on: every write."""
         return {name: bytes(file.written) for name, file in self._directory.files.items()}
 
-    def fail_sync(self, times: int | None = None, error: int = apsw.SQLITE_IOERR_FSYNC) -> None:
+    def fail_sync(
+        self,
+        times: int | None = None,
+        error: int = apsw.SQLITE_IOERR_FSYNC,
+        *,
+        name: str | None = None,
+    ) -> None:
         """Let syncs fail; what they were to make durable never will be.
 
         Args:
             times: How many syncs. None: every one until `heal`.
             error: The SQLite result code, extended ones included.
+            name: Of which file. None: of any.
 
         Raises:
             ValueError: `times` is below 1.
         """
         self._power.sync_fault = _Fault("fail_sync", times, error)
+        self._power.sync_fault_of = None if name is None else self._find(name, create=0)
 
     def fail_write(
         self,
@@ -190,9 +198,25 @@ class CrashDisk(apsw.VFS):
         """
         self._power.write_fault = _Fault("fail_write", times, error, number)
 
+    def fill(self, room_bytes: int = 0) -> None:
+        """Leave so much room: files together grow by no more, and others get SQLITE_FULL.
+
+        What is there may be written over, as on a real disk. Deleting and cutting files make room.
+
+        Args:
+            room_bytes: How many bytes. 0: none.
+
+        Raises:
+            ValueError: `room_bytes` is negative.
+        """
+        if room_bytes < 0:
+            raise ValueError(f"fill: expected 0 or more bytes, got {room_bytes}")
+        self._power.room_bytes = room_bytes
+
     def heal(self) -> None:
-        """End `fail_sync` and `fail_write`. What a failed sync left in doubt stays so."""
+        """End `fail_sync`, `fail_write` and `fill`. What a failed sync left in doubt stays so."""
         self._power.sync_fault = self._power.write_fault = None
+        self._power.room_bytes = math.inf
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         """Open a file, which SQLite may want created; one without a name is on no disk."""
@@ -211,6 +235,7 @@ class CrashDisk(apsw.VFS):
         self._power.count("delete")
         if filename not in self._directory.files:
             raise apsw.exception_for(apsw.SQLITE_IOERR_DELETE_NOENT)
+        self._power.room_bytes += len(self._directory.files[filename].written)
         self._directory.delete(filename)
         if syncdir:
             self._directory.sync()
@@ -282,8 +307,12 @@ class _Power:
     cut_at: float = math.inf
     write_fault: _Fault | None = None
     sync_fault: _Fault | None = None
+    sync_fault_of: File | None = None
+    """Whose syncs fail; None: those of any file."""
     error_number: int = 0
     """Of the latest error."""
+    room_bytes: float = math.inf
+    """How much files may still grow."""
 
     @property
     def is_cut(self) -> bool:
@@ -297,9 +326,16 @@ class _Power:
         self.need(operation)
         self.ops += 1
 
-    def sync_error(self) -> Exception | None:
+    def take(self, grown_bytes: int) -> None:
+        if grown_bytes > self.room_bytes:
+            self.error_number = errno.ENOSPC
+            raise apsw.FullError("the disk is full")
+        self.room_bytes -= max(0, grown_bytes)
+
+    def sync_error(self, file: File) -> Exception | None:
         self.count("sync")
-        return self.error_of(self.sync_fault)
+        spared = self.sync_fault_of is not None and self.sync_fault_of is not file
+        return self.error_of(None if spared else self.sync_fault)
 
     def error_of(self, fault: _Fault | None) -> Exception | None:
         error = None if fault is None else fault.next_error()
@@ -330,14 +366,17 @@ class _Handle:
             error = power.error_of(power.write_fault)
             if error is not None:
                 raise error
+        if power.room_bytes != math.inf:
+            power.take(offset + len(data) - len(self._file.written))
         self._file.change(offset, bytes(data))
 
     def xTruncate(self, size: int) -> None:
         self._power.count("truncate")
+        self._power.room_bytes += max(0, len(self._file.written) - size)
         self._file.change(size, None)
 
     def xSync(self, _flags: int) -> None:
-        error = self._power.sync_error()
+        error = self._power.sync_error(self._file)
         if error is not None:
             self._file.fail_sync()
             raise error

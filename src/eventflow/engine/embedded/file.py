@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WAL_LIMIT_BYTES = 64 * 2**20
+FOLD_PAGES = 1_000
+"""Pages in the write-ahead log from which it is folded into the file."""
 MANY_PAGES = 4_096
 """Unused pages of 4 KiB, 16 MiB, from which some are given back to the disk."""
 KEEP_PAGES = 1_024
@@ -83,6 +85,21 @@ def configure(connection: apsw.Connection, durability: str) -> None:
     connection.pragma("cache_size", -32000)
 
 
+def fold(connection: apsw.Connection) -> None:
+    """Fold the write-ahead log into the file, as far as the file has room for it.
+
+    What finds no room stays in the log, which grows on beside it, and so does all of it while
+    something is being read. Where all of it went, the next commit writes over the log from its
+    beginning, and needs no room.
+
+    Raises:
+        apsw.IOError: the file did not take it, for another reason. The log holds all of it.
+    """
+    later = contextlib.suppress(apsw.FullError, apsw.BusyError, apsw.LockedError)
+    with later, explained(connection):
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
 def _no_sqlite(path: str, error: apsw.Error) -> JournalUnreadable:
     return JournalUnreadable(path, f"it is no SQLite file ({error})", "Name another file.")
 
@@ -96,16 +113,20 @@ def give_back(connection: apsw.Connection, *, begun: bool) -> bool:
     Args:
         connection: Between two transactions.
         begun: Whether the piece before said that there is more.
+
+    Raises:
+        apsw.Error: nothing of it happened.
     """
     free = int(connection.pragma("freelist_count"))
     pages = int(connection.pragma("page_count"))
     most = KEEP_PAGES if begun else max(MANY_PAGES, pages // 2)
     if free <= most:
         if begun:  # the file is cut when the log is folded into it
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            fold(connection)
         return False
-    for _ in connection.execute(f"PRAGMA incremental_vacuum({min(PIECE_PAGES, free)})"):
-        continue  # each step of the statement frees a page
+    with explained(connection):
+        for _ in connection.execute(f"PRAGMA incremental_vacuum({min(PIECE_PAGES, free)})"):
+            continue  # each step of the statement frees a page
     return True
 
 

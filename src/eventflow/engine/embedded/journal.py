@@ -25,10 +25,12 @@ import msgspec
 
 from eventflow.engine.embedded import records
 from eventflow.engine.embedded.file import (
+    FOLD_PAGES,
     configure,
     connect,
     connect_to_read,
     explained,
+    fold,
     give_back,
     lock,
     tell_holder,
@@ -228,6 +230,8 @@ class Journal:
         self.path = path
         self.in_memory = path == ":memory:"
         self.read_only = read_only
+        self._log_pages = 0
+        """How many the write-ahead log held after the last commit."""
         # Taking SQLite's write lock is a change to a connection that must not change anything.
         self._begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
         self._lock = None if self.in_memory or vfs else lock(path, read_only=read_only)
@@ -241,6 +245,9 @@ class Journal:
             self._prepare(now_s, chain, durability)
             if not read_only:
                 self.connection.execute(_COMMIT)
+                # In place of SQLite's own folding, which keeps its errors to itself: the log
+                # would grow beside a file that can't be written until it has filled the disk.
+                self.connection.set_wal_hook(self._logged)
             self.shelf = shelf(self.connection)
             self.audit = AuditLog(self.connection, self.meta("chain"), audit_key)
         except BaseException:
@@ -325,9 +332,10 @@ class Journal:
             apsw.Error: nothing of it happened (or, after an I/O error at the very end, unknown).
         """
         with explained(self.connection):
-            if self._is_everyday(commit):
-                return self._commit_at_once(commit)
-            return self._commit(commit)
+            everyday = self._is_everyday(commit)
+            size = self._commit_at_once(commit) if everyday else self._commit(commit)
+        self._fold_if_long()
+        return size
 
     def _commit(self, commit: Commit) -> int:
         connection = self.connection
@@ -460,10 +468,15 @@ class Journal:
         Raises:
             apsw.Error: the disk did not take it.
         """
-        if not self.read_only:
-            with explained(self.connection):
-                self.set_meta("tried", bytes(TRIED_BYTES))
-                self.connection.execute("DELETE FROM meta WHERE name = 'tried'")
+        if self.read_only:
+            return
+        # The file may have room for what the log holds, and the log none to go on in: once
+        # folded it is written over from its beginning, by the next commit too.
+        fold(self.connection)
+        with explained(self.connection):
+            self.set_meta("tried", bytes(TRIED_BYTES))
+            self.connection.execute("DELETE FROM meta WHERE name = 'tried'")
+        fold(self.connection)
 
     def tidy(self) -> None:
         """Fold the write-ahead log into the file. Between commits."""
@@ -478,8 +491,18 @@ class Journal:
         """
         if self.in_memory or self.read_only:
             return False
-        with explained(self.connection):
-            return give_back(self.connection, begun=begun)
+        more = give_back(self.connection, begun=begun)
+        self._fold_if_long()
+        return more
+
+    def _logged(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _fold_if_long(self) -> None:
+        if self._log_pages >= FOLD_PAGES:
+            self._log_pages = 0  # it is the next commit that says how many are left
+            fold(self.connection)
 
     def close(self, *, clean: bool = True) -> None:
         """Close the file; `clean` says that nothing was running.

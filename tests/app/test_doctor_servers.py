@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from tests.engine.jetstream_server import Server, ask, connected
 from tests.ports import free_port
@@ -12,6 +13,8 @@ from tests.postgres_server import running
 from eventflow.app.doctor import BAD, DOUBTFUL, GOOD, examine
 from eventflow.clock import SystemClock
 from eventflow.config import parse
+from eventflow.engine.jetstream.membership import Beat
+from eventflow.engine.members import Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +77,23 @@ async def test_a_stream_that_somebody_has_changed(server: Server) -> None:
         assert "max_age" in said
         told = await ask(client, "STREAM.INFO.EF_T_mail")
         assert told["config"]["retention"] == "limits"  # left as it was
+
+
+async def test_audit_rows_of_a_node_that_does_not_come_back(server: Server) -> None:
+    async with connected(server) as client:
+        for name, subjects in (("EF_AUDIT", "ef.audit.>"), ("EF_NODES", "ef.node.>")):
+            await ask(client, f"STREAM.CREATE.{name}", name=name, subjects=[subjects])
+        now_s = SystemClock().now_s()
+        here = Member(name="here", host="h", pid=1, version="0", started_at=now_s, beat_at=now_s)
+        await client.request("ef.node.here", msgspec.json.encode(Beat(member=here, life="1")))
+        for node in ("gone", "here", "gone"):
+            await client.request(f"ef.audit.{node}", b"rows")
+        found = await findings(server.url)
+
+    assert found["audit rows of gone"][0] == DOUBTFUL
+    assert found["audit rows of gone"][1].startswith("2 messages of them in EF_AUDIT")
+    assert 'node = "gone"' in found["audit rows of gone"][1]
+    assert "audit rows of here" not in found
 
 
 async def test_no_server_there() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventflow.engine.jetstream import gate
+from eventflow.engine.jetstream import gate, names
 from eventflow.engine.jetstream.access import claims_of, context_of, keys_of, who
 from eventflow.engine.jetstream.gate import GOOD, REFUSED, Verdict
 from eventflow.engine.jetstream.layout import Layout
+from eventflow.engine.jetstream.membership import Membership
+from eventflow.engine.jetstream.streams import stream_of
 from eventflow.engine.jetstream.watch import Claim, first, stream_verdicts
 from eventflow.engine.jetstream.wire import Refused, Wire
 from eventflow.errors import EngineUnavailable
@@ -48,6 +50,8 @@ async def examine(said: EngineSettings, plan: Plan, clock: Clock) -> AsyncIterat
         try:
             for verdict in await _streams(wire, said.replicas, plan, clock):
                 yield verdict
+            for verdict in await _untold(wire, clock):
+                yield verdict
         except (EngineUnavailable, Refused) as error:
             yield Verdict("streams", REFUSED, f"can't be looked at: {error}")
     finally:
@@ -68,3 +72,25 @@ async def _streams(wire: Wire, replicas: int, plan: Plan, clock: Clock) -> list[
     if missing:
         says += f", {missing} not there yet: the node makes what is missing"
     return [Verdict("streams", GOOD, says), *troubles]
+
+
+async def _untold(wire: Wire, clock: Clock) -> list[Verdict]:
+    """Judge whether audit rows wait for nodes that do not run."""
+    held = await stream_of(wire, names.AUDIT, subjects=names.audit_subject(">"))
+    waiting = ((held or {}).get("state") or {}).get("subjects") or {}
+    if not waiting:
+        return []
+    membership = Membership(wire, clock)
+    if await stream_of(wire, names.NODES) is not None:
+        await membership.listen()
+    alive = {
+        names.audit_subject(names.node_name(member.name))
+        for member in membership.members()
+        if member.state == "alive"
+    }
+    prefix = names.audit_subject("")
+    return [
+        gate.untold(subject.removeprefix(prefix), messages)
+        for subject, messages in sorted(waiting.items())
+        if subject not in alive
+    ]

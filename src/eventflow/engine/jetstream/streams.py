@@ -118,10 +118,18 @@ class Streams:
             self.righted[about] = gate.otherwise(about, odd, "put right")
 
 
-async def stream_of(wire: Wire, name: str) -> dict[str, Any] | None:
-    """Return what the server says of a stream, None where there is none."""
+async def stream_of(wire: Wire, name: str, *, subjects: str = "") -> dict[str, Any] | None:
+    """Return what the server says of a stream, None where there is none.
+
+    Args:
+        wire: The connection.
+        name: The stream's name.
+        subjects: Which of its subjects it is to tell, and how many messages each has.
+    """
     try:
-        return await wire.ask(f"STREAM.INFO.{name}")
+        return await wire.ask(
+            f"STREAM.INFO.{name}", {"subjects_filter": subjects} if subjects else None
+        )
     except Refused as refused:
         if refused.code == _STREAM_NOT_FOUND:
             return None

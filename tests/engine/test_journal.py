@@ -313,6 +313,24 @@ class TestDiskFull:
 
         run(story())
 
+    def test_room_for_the_log_to_go_on_is_not_spent_on_folding_it(self, disk: CrashDisk) -> None:
+        """A fold that does not fit leaves the file longer, and nothing folded."""
+
+        async def story() -> None:
+            engine = await start("j.db", vfs=disk.name)
+            for n in range(6):
+                await engine.accept(big_events(20, name=f"{n}-"))
+            disk.fill()
+            with pytest.raises(EngineUnavailable, match="the disk is full"):
+                await engine.accept(big_events(1, name="f"))
+            disk.fill(1_000_000)  # less than half of the log
+            await asyncio.sleep(2 * STILL_S + 0.1)
+            assert engine.fault is None
+            await engine.accept(big_events(20, name="f"))
+            await engine.close()
+
+        run(story())
+
     def test_a_log_that_finds_no_room_in_the_file_grows_on_beside_it(self, disk: CrashDisk) -> None:
         """To fold it is to write all it holds once more: that it can't is no failure yet."""
 

@@ -36,6 +36,7 @@ What a failed sync does
     is safe only if it stops and starts again.
 
 What is not modelled
+    Room on a filled disk that a deleted file still takes while it is open; holes.
     Directories (of a path only the last part counts), renaming, a directory's sync by itself.
     Bit rot, reads that fail, a disk that lies about a sync, damage beside the bytes written
     (SQLITE_IOCAP_POWERSAFE_OVERWRITE is set, as SQLite does on unix).
@@ -172,13 +173,16 @@ class CrashDisk(apsw.VFS):
         Args:
             times: How many syncs. None: every one until `heal`.
             error: The SQLite result code, extended ones included.
-            name: Of which file. None: of any.
+            name: Of which file, one that is there. None: of any.
 
         Raises:
+            apsw.CantOpenError: there is no file of that name.
             ValueError: `times` is below 1.
         """
-        self._power.sync_fault = _Fault("fail_sync", times, error)
-        self._power.sync_fault_of = None if name is None else self._find(name, create=0)
+        fault = _Fault("fail_sync", times, error)
+        path = None if name is None else self.xFullPathname(name)
+        self._power.sync_fault_of = None if path is None else self._find(path, create=0)
+        self._power.sync_fault = fault
 
     def fail_write(
         self,

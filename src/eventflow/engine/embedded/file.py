@@ -86,14 +86,14 @@ def configure(connection: apsw.Connection, durability: str) -> None:
 
 
 def fold(connection: apsw.Connection) -> None:
-    """Fold the write-ahead log into the file, as far as the file has room for it.
+    """Fold the write-ahead log into the file, if the file has room for it.
 
-    What finds no room stays in the log, which grows on beside it, and so does all of it while
-    something is being read. Where all of it went, the next commit writes over the log from its
-    beginning, and needs no room.
+    If not, all of it stays in the log, which grows on beside it, and the room there was is the
+    file's all the same. So does all of it while something is being read. After a fold the next
+    commit writes over the log from its beginning, and needs no room.
 
     Raises:
-        apsw.IOError: the file did not take it, for another reason. The log holds all of it.
+        apsw.Error: the file did not take it, for another reason. The log holds all of it.
     """
     later = contextlib.suppress(apsw.FullError, apsw.BusyError, apsw.LockedError)
     with later, explained(connection):

@@ -329,7 +329,8 @@ class Journal:
         Units and work that storage refuses are undone alone and say so.
 
         Raises:
-            apsw.Error: nothing of it happened (or, after an I/O error at the very end, unknown).
+            apsw.FullError: nothing of it happened.
+            apsw.Error: nothing of it happened or all of it, such as where the log can't be folded.
         """
         with explained(self.connection):
             everyday = self._is_everyday(commit)
@@ -470,13 +471,21 @@ class Journal:
         """
         if self.read_only:
             return
-        # The file may have room for what the log holds, and the log none to go on in: once
-        # folded it is written over from its beginning, by the next commit too.
-        fold(self.connection)
+        try:
+            self._try_log()
+        except apsw.FullError:
+            # The file may have room for what the log holds, and the log none to go on in: once
+            # folded it is written over from its beginning, by the next commit too. Not before:
+            # a fold that does not fit takes all the room there is, and nothing is folded.
+            fold(self.connection)
+            self._try_log()
+            fold(self.connection)
+        self._fold_if_long()
+
+    def _try_log(self) -> None:
         with explained(self.connection):
             self.set_meta("tried", bytes(TRIED_BYTES))
             self.connection.execute("DELETE FROM meta WHERE name = 'tried'")
-        fold(self.connection)
 
     def tidy(self) -> None:
         """Fold the write-ahead log into the file. Between commits."""

@@ -117,17 +117,16 @@ def give_back(connection: apsw.Connection, *, begun: bool) -> bool:
     Raises:
         apsw.Error: nothing of it happened.
     """
-    free = int(connection.pragma("freelist_count"))
-    pages = int(connection.pragma("page_count"))
-    most = KEEP_PAGES if begun else max(MANY_PAGES, pages // 2)
-    if free <= most:
-        if begun:  # the file is cut when the log is folded into it
-            fold(connection)
-        return False
     with explained(connection):
-        for _ in connection.execute(f"PRAGMA incremental_vacuum({min(PIECE_PAGES, free)})"):
-            continue  # each step of the statement frees a page
-    return True
+        free = int(connection.pragma("freelist_count"))
+        pages = int(connection.pragma("page_count"))
+        more = free > (KEEP_PAGES if begun else max(MANY_PAGES, pages // 2))
+        if more:
+            for _ in connection.execute(f"PRAGMA incremental_vacuum({min(PIECE_PAGES, free)})"):
+                continue  # each step of the statement frees a page
+    if begun and not more:  # the file is cut when the log is folded into it
+        fold(connection)
+    return more
 
 
 def connect_to_read(path: str) -> apsw.Connection:

@@ -15,7 +15,7 @@ import msgspec
 
 from eventflow.engine.carrying import name_of
 from eventflow.engine.jetstream import names
-from eventflow.engine.jetstream.membership import Membership
+from eventflow.engine.jetstream.membership import living
 from eventflow.engine.jetstream.publishing import put_each
 from eventflow.engine.jetstream.settling import item
 from eventflow.engine.jetstream.stored import Counters, Record, Unreadable, decode
@@ -98,17 +98,8 @@ class JetStreamCarrier:
             for queue, one in zip(queues, told, strict=True)
             if any(_is_taking(consumer) for consumer in one.get("consumers") or [])
         ]
-        return await self._members() or taken[:1]
-
-    async def _members(self) -> list[str]:
-        try:
-            await self._desk.wire.ask(f"STREAM.INFO.{names.NODES}")
-        except Refused:  # no node has ever been there
-            return []
-        membership = Membership(self._desk.wire, self._desk.clock)
-        await membership.listen()
-        alive = [member for member in membership.members() if member.state == "alive"]
-        return [f"node {member.name!r} ({member.where})" for member in alive]
+        nodes = await living(self._desk.wire, self._desk.clock)
+        return [f"node {node.name!r} ({node.where})" for node in nodes] or taken[:1]
 
     async def note(self, carriage: Carriage) -> None:
         await self._desk.ledger.carry(carriage)

@@ -8,7 +8,7 @@ from eventflow.engine.jetstream import gate, names
 from eventflow.engine.jetstream.access import claims_of, context_of, keys_of, who
 from eventflow.engine.jetstream.gate import GOOD, REFUSED, Verdict
 from eventflow.engine.jetstream.layout import Layout
-from eventflow.engine.jetstream.membership import Membership
+from eventflow.engine.jetstream.membership import living
 from eventflow.engine.jetstream.streams import stream_of
 from eventflow.engine.jetstream.watch import Claim, first, stream_verdicts
 from eventflow.engine.jetstream.wire import Refused, Wire
@@ -76,21 +76,8 @@ async def _streams(wire: Wire, replicas: int, plan: Plan, clock: Clock) -> list[
 
 async def _untold(wire: Wire, clock: Clock) -> list[Verdict]:
     """Judge whether audit rows wait for nodes that do not run."""
-    held = await stream_of(wire, names.AUDIT, subjects=names.audit_subject(">"))
+    held = await stream_of(wire, names.AUDIT, subjects=names.audit_subject("*"))
     waiting = ((held or {}).get("state") or {}).get("subjects") or {}
-    if not waiting:
-        return []
-    membership = Membership(wire, clock)
-    if await stream_of(wire, names.NODES) is not None:
-        await membership.listen()
-    alive = {
-        names.audit_subject(names.node_name(member.name))
-        for member in membership.members()
-        if member.state == "alive"
-    }
-    prefix = names.audit_subject("")
-    return [
-        gate.untold(subject.removeprefix(prefix), messages)
-        for subject, messages in sorted(waiting.items())
-        if subject not in alive
-    ]
+    alive = {member.name for member in await living(wire, clock)} if waiting else set()
+    left = [(names.ref_of(subject), count) for subject, count in sorted(waiting.items())]
+    return [gate.untold(node, count) for node, count in left if node not in alive]

@@ -351,6 +351,18 @@ def members(stream: str, asked: int, others: Sequence[Member]) -> Verdict:
     )
 
 
+def untold(node: str, messages: int) -> Verdict:
+    """Judge audit rows that wait on the servers for a node which does not run."""
+    some = "message" if messages == 1 else "messages"
+    return Verdict(
+        f"audit rows of {node}",
+        DOUBTFUL,
+        f"{messages:,} {some} of them in {names.AUDIT}, and that node does not run: it alone "
+        "writes them into its chain",
+        f'Start a node with [engine] node = "{node}" once more, while PostgreSQL answers',
+    )
+
+
 def differences(
     declared: Mapping[str, Any], found: Mapping[str, Any], rest: Mapping[str, Any]
 ) -> tuple[Difference, ...]:
@@ -445,15 +457,3 @@ def _mebibytes(count: int) -> int:
 
 def _size(count: int) -> str:
     return f'"{max(1, count // 2**10)}KiB"'
-
-
-def untold(node: str, messages: int) -> Verdict:
-    """Judge audit rows that wait on the servers for a node which does not run."""
-    some = "message" if messages == 1 else "messages"
-    return Verdict(
-        f"audit rows of {node}",
-        DOUBTFUL,
-        f"{messages:,} {some} of them in {names.AUDIT}, and that node does not run: it alone "
-        "writes them into its chain",
-        f'Start a node with [engine] node = "{node}" once more, while PostgreSQL answers',
-    )

@@ -208,6 +208,21 @@ class Membership:
         return f"ef.node.{names.node_name(self._me.name)}"
 
 
+async def living(wire: Wire, clock: Clock) -> list[Member]:
+    """Return the nodes that are alive, for one who is none of them.
+
+    Raises:
+        EngineUnavailable: no answer.
+    """
+    try:
+        await wire.ask(f"STREAM.INFO.{names.NODES}")
+    except Refused:  # no node has ever been there
+        return []
+    membership = Membership(wire, clock)
+    await membership.listen()
+    return [member for member in membership.members() if member.state == "alive"]
+
+
 class _Overtaken(Exception):
     """The message under this name is not the one that was expected there."""
 

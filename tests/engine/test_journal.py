@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing, suppress
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from eventflow.delivery import (
     Tally,
 )
 from eventflow.engine.embedded import EmbeddedEngine, cleaning, file, open_engine
-from eventflow.engine.embedded.committer import STILL_S
+from eventflow.engine.embedded.committer import SOON_S, STILL_S
 from eventflow.engine.embedded.writer import InlineWriter
 from eventflow.engine.protocol import Note, Placing, Plan, Route, Settle, Target, TopicPlan
 from eventflow.errors import (
@@ -75,9 +76,8 @@ NOTE = Note({"attempts": 1}, Attempt(1.0, 2.0, "failed", "http 503", "no", "f1")
 
 
 async def start(path: str | Path, **more: Any) -> EmbeddedEngine:
-    engine = await open_engine(
-        str(path), clock=CLOCK, draw_bits=Random(1).getrandbits, writer=InlineWriter, **more
-    )
+    more.setdefault("writer", InlineWriter)
+    engine = await open_engine(str(path), clock=CLOCK, draw_bits=Random(1).getrandbits, **more)
     OPENED.append(engine)
     await engine.apply(PLAN)
     return engine
@@ -461,6 +461,54 @@ class TestDiskFull:
             async with asyncio.timeout(0.1):
                 await engine.accept(events(1))
             reading.cancel()
+            await engine.close()
+
+        run(story())
+
+    @pytest.mark.parametrize("times", [1, 1_000])
+    def test_that_something_runs_is_told_though_somebody_reads(
+        self, disk: CrashDisk, times: int
+    ) -> None:
+        """While a fault is shown reading goes apart, without what is to be told."""
+
+        async def read(engine: EmbeddedEngine) -> None:
+            for _ in range(times):
+                await engine.storage.page(Filter())
+
+        async def story() -> None:
+            slow = partial(InlineWriter, lambda: SOON_S / 3)
+            engine = await start("j.db", vfs=disk.name, writer=slow)
+            await bring(engine, "a", *events(1))
+            disk.fail_write(times=1)
+            with pytest.raises(EngineUnavailable):
+                await engine.accept(events(1, name="f"))
+            await lease_one(engine, topic("a"))
+            reading = [asyncio.ensure_future(read(engine)) for _ in range(2)]
+            await asyncio.sleep(5 * SOON_S)
+            assert engine.fault == "the disk is full"
+            assert all(one.done() == (times == 1) for one in reading)
+            for one in reading:
+                one.cancel()
+            with CrashDisk.from_image(disk.killed()) as left:
+                again = await start("j.db", vfs=left.name)
+                (found,) = await walk(again, topic("a"))
+                assert found.tally.crashes == 1
+                await again.close()
+            await engine.close()
+
+        run(story())
+
+    def test_who_reads_goes_on_where_nothing_wants_to_ride_any_more(self, disk: CrashDisk) -> None:
+        async def story() -> None:
+            slow = partial(InlineWriter, lambda: 2 * SOON_S)
+            engine = await start("j.db", vfs=disk.name, writer=slow)
+            disk.fail_write(times=1)
+            with pytest.raises(EngineUnavailable):
+                await engine.accept(events(1))
+            engine.committer.kick_soon()
+            for _ in range(5):
+                async with asyncio.timeout(10 * SOON_S):
+                    await asyncio.gather(*(engine.storage.page(Filter()) for _ in range(2)))
             await engine.close()
 
         run(story())

@@ -89,8 +89,8 @@ class EmbeddedMachine(RunRules):
             raise StorageUnavailable("a test has switched it off")
 
     async def _die(self, *, power: bool) -> None:
+        # Every start is on record then: a look at what is kept was a commit, or one is owed.
         await self.engine.committer.idle()
-        # Every start is on record by now: a look at what is kept was a commit.
         await self._go_on_with(self.disk.crash(self.chance) if power else self.disk.killed())
 
     async def _go_on_with(self, image: Any) -> None:

@@ -143,6 +143,7 @@ class Committer:
 
     def _now(self) -> None:
         self._soon = None
+        self._owed = self._busy
         self.kick()
 
     async def work(
@@ -176,7 +177,7 @@ class Committer:
 
     async def idle(self) -> None:
         """Wait until everything given so far is durable, or has failed."""
-        while (self._busy or self._waiting) and not self.broken:
+        while (self._busy or self._waiting or self._soon is not None) and not self.broken:
             with contextlib.suppress(EngineUnavailable):
                 await self.submit(Txn())
 
@@ -190,19 +191,21 @@ class Committer:
         self.broken = True
 
     def _go(self) -> None:
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
-        self._owed = False
         batch = self._next()
-        if self.before_commit is not None and not self.journal.read_only and not self._reads:
-            rider = Txn()
-            self.before_commit(rider)
-            if rider.change.records or rider.change.audit:
-                batch.append(rider)
+        if not self._reads:
+            if self._soon is not None:
+                self._soon.cancel()
+                self._soon = None
+            self._owed = False
+            if self.before_commit is not None and not self.journal.read_only:
+                rider = Txn()
+                self.before_commit(rider)
+                if rider.change.records or rider.change.audit:
+                    batch.append(rider)
         if self.broken or not batch:
             self._busy = False
             self._fail(batch, EngineUnavailable(self.fault or "closed"))
+            self._go_on()  # who reads has waited where nothing wants to ride any more
             return
         self._batch = batch
         commit = self._commit_of(batch)
@@ -212,7 +215,8 @@ class Committer:
     def _next(self) -> list[Txn]:
         """Return who goes now: all that wait.
 
-        While nothing can be written, who only reads goes without the others, in turns with them.
+        While nothing can be written, who only reads goes without the others, in turns with them
+        and with what wants to ride.
         """
         waiting, self._waiting = self._waiting, []
         apart = self.fault is not None and not self.broken
@@ -221,7 +225,7 @@ class Committer:
             self._reads = False
             return waiting
         others = [txn for txn in waiting if not txn.reads]
-        self._reads = not (others and self._reads)
+        self._reads = not ((others or self._owed) and self._reads)
         now, self._waiting = (readers, others) if self._reads else (others, readers)
         return now
 

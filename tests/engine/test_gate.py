@@ -50,6 +50,7 @@ JUDGED: dict[str, tuple[Verdict, str, str]] = {
     "two of three": (gate.servers(3, clustered=True, there=2), REFUSED, "got 2 servers"),
     "three": (gate.servers(3, clustered=True, there=3), GOOD, "3, of 3 servers"),
     "three of some": (gate.servers(3, clustered=True), GOOD, "3"),
+    "no places": (gate.unplaced(3), REFUSED, "expected 3 servers that are up and have room"),
     "one among some": (gate.servers(1, clustered=True, there=3), DOUBTFUL, "1, while the servers"),
     "on all": (
         gate.members("EF_X", 3, [Member("a", current=True), Member("b", current=True)]),

@@ -394,7 +394,7 @@ class TestIds:
 class TestThreeReplicas:
     """What is otherwise where three servers hold each stream."""
 
-    @pytest.mark.timeout(60)  # three servers take some 5 s to agree on a leader
+    @pytest.mark.timeout(120)  # three servers take some 5 s to agree on a leader
     async def test_an_id_is_asked_for_by_an_impossible_sequence(self, tmp_path: Path) -> None:
         """There the id is looked at before the sequence it expects, also where there is no room.
 

@@ -332,6 +332,20 @@ def servers(asked: int, clustered: bool, there: int | None = None) -> Verdict:  
     return Verdict(what, GOOD, f"{asked}" if there is None else f"{asked}, of {found}")
 
 
+def unplaced(asked: int) -> Verdict:
+    """Judge servers of a cluster that find no places for all copies of a stream.
+
+    Args:
+        asked: `[engine] replicas`.
+    """
+    return Verdict(
+        "replicas",
+        REFUSED,
+        f"expected {asked} servers that are up and have room, as [engine] replicas says, got fewer",
+        "Start the servers that are away, give them room, or lower [engine] replicas",
+    )
+
+
 def members(stream: str, asked: int, others: Sequence[Member]) -> Verdict:
     """Judge whether all servers that are to hold a stream do."""
     what = f"stream {stream}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventflow.engine.jetstream import gate, names
 from eventflow.engine.jetstream.layout import Layout
-from eventflow.engine.jetstream.wire import Refused
+from eventflow.engine.jetstream.wire import HORIZON_S, LONGEST_PAUSE_S, Refused
 from eventflow.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from eventflow.engine.protocol import Plan, Queue
 
 _STREAM_NOT_FOUND = 10059
-_TOO_FEW_SERVERS = {10074, 10005}
-"""No cluster; no servers in it that have room."""
+_NO_CLUSTER = 10074
+_NO_PLACES = 10005
+"""Too few servers of the cluster are up and have room."""
 
 
 class Streams:
@@ -105,17 +106,36 @@ class Streams:
     ) -> None:
         """Make something, or put right in what it differs."""
         try:
-            await self._wire.ask(what, wish)
+            await self._placed(what, wish)
         except Refused as refused:
-            if refused.code in _TOO_FEW_SERVERS and self.replicas > 1:
-                verdict = gate.servers(self.replicas, clustered=refused.code != 10074)
-                raise _unfit(verdict, refused) from refused
+            if refused.code == _NO_CLUSTER and self.replicas > 1:
+                raise _unfit(gate.servers(self.replicas, clustered=False), refused) from refused
+            if refused.code == _NO_PLACES:
+                raise _unfit(gate.unplaced(self.replicas), refused) from refused
             if differing:
                 raise _unfit(gate.otherwise(about, differing, "refused"), refused) from refused
             raise
         odd = [one for one in differing if not gate.follows(one)]
         if odd:
             self.righted[about] = gate.otherwise(about, odd, "put right")
+
+    async def _placed(self, what: str, wish: Config) -> None:
+        """Ask for it as long as for what is not answered at all.
+
+        Servers that have just met take each other for away. Who starts nodes and servers together
+        would otherwise see nodes end over it.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + HORIZON_S
+        while True:
+            try:
+                await self._wire.ask(what, wish)
+            except Refused as refused:
+                if refused.code != _NO_PLACES or loop.time() >= give_up_at:
+                    raise
+            else:
+                return
+            await asyncio.sleep(LONGEST_PAUSE_S)
 
 
 async def stream_of(wire: Wire, name: str, *, subjects: str = "") -> dict[str, Any] | None:

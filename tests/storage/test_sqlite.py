@@ -11,13 +11,14 @@ import pytest
 from eventflow.errors import StorageUnavailable
 from eventflow.storage.protocol import Actor, Turnover
 from eventflow.storage.sqlite import SqliteStorage, open_storage
+from eventflow.testing import ManualClock
+from eventflow.testing.crash_vfs import CrashDisk
 from eventflow.testing.storage_contract import StorageContract, a_kept, keep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from eventflow.testing import ManualClock
     from eventflow.testing.storage_contract import Opening
 
 
@@ -67,3 +68,39 @@ class TestContract(StorageContract):
         with pytest.raises(StorageUnavailable, match="later EventFlow"):
             async with opening():
                 pass
+
+
+class TestDisk:
+    """A disk that takes the log and not the file."""
+
+    async def test_it_is_said_and_heals(self) -> None:
+        """SQLite keeps it to itself: the log would grow until the disk is full."""
+        with CrashDisk() as disk:
+
+            class OnDisk(SqliteStorage):
+                def _connect(self) -> apsw.Connection:
+                    connection = apsw.Connection(self.path, vfs=disk.name)
+                    connection.pragma("locking_mode", "EXCLUSIVE")  # it has no shared memory
+                    return connection
+
+            storage = await open_storage("s.db", clock=ManualClock(), chain="n1", kind=OnDisk)
+            big = [a_kept(f"r{n}", data=b"x" * 200_000) for n in range(60)]
+            disk.fail_sync(name="s.db")
+            kept = 0
+
+            async def keep_all() -> None:
+                nonlocal kept
+                for one in big:
+                    await keep(storage, one)
+                    kept += 1
+
+            with pytest.raises(StorageUnavailable, match="Input/output error"):
+                await keep_all()
+            with pytest.raises(StorageUnavailable):  # at each try, not just at one
+                await keep(storage, big[kept])
+            assert 10 < kept < 40  # 4 MiB of log, not all of it
+            disk.heal()
+
+            await keep(storage, *big[kept:])
+            assert (await storage.totals())["email", "parked"][0] == len(big)
+            await storage.close()

@@ -25,6 +25,7 @@ from eventflow.errors import EventFlowError, StorageUnavailable
 from eventflow.storage import schema
 from eventflow.storage.acts import act_row, override_row, replayed, settings_row
 from eventflow.storage.audit import AuditLog, Head
+from eventflow.storage.disk import Log, explained
 from eventflow.storage.protocol import FENCE_S, Filter, Turnover, Usage, Verdict
 from eventflow.storage.rows import micros
 from eventflow.storage.shelf import Shelf
@@ -88,8 +89,11 @@ class SqliteStorage:
         self._thread = ThreadPoolExecutor(1, "eventflow-storage")
         self._closed = False
 
+    def _connect(self) -> apsw.Connection:
+        return apsw.Connection(self.path)
+
     def _open(self) -> None:
-        self._connection = connection = apsw.Connection(self.path)
+        self._connection = connection = self._connect()
         connection.set_busy_timeout(_BUSY_MS)
         connection.pragma("journal_mode", "WAL")
         connection.pragma("synchronous", "FULL")
@@ -112,6 +116,7 @@ class SqliteStorage:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
+        self._log = Log(connection)
         self._shelf = Shelf(connection)
         self._audit = AuditLog(connection, self._chain, self._key)
         self._weigh()
@@ -366,9 +371,14 @@ class SqliteStorage:
         return found
 
     async def _do(self, act: Callable[[], T]) -> T:
-        """Run `act` in a transaction of its own."""
+        """Run `act` in a transaction of its own.
+
+        A log that has become long is folded before, not after: what the file does not take any
+        more is refused then, and not answered as if it had not been stored.
+        """
 
         def run() -> T:
+            self._log.fold_if_long()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 answer = act()
@@ -380,10 +390,16 @@ class SqliteStorage:
             self._weigh()
             return answer
 
-        return await self._run(run)
+        return await self._read(run)
 
     async def _read(self, act: Callable[[], T]) -> T:
-        return await self._run(act)
+        """Run `act`, and let its errors say what the system calls them."""
+
+        def run() -> T:
+            with explained(self._connection):
+                return act()
+
+        return await self._run(run)
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._closed:

@@ -20,8 +20,9 @@ from urllib.parse import quote
 import apsw
 import msgspec
 
-from eventflow.engine.embedded.file import explained, make_private, no_room
+from eventflow.engine.embedded.file import make_private
 from eventflow.errors import BackupRefused
+from eventflow.storage.disk import explained, no_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
-from eventflow.engine.embedded.file import no_room
 from eventflow.engine.embedded.journal import Change, Commit, StorageUnit, Work
 from eventflow.engine.embedded.queues import Anchor
 from eventflow.engine.embedded.space import Space
 from eventflow.errors import EngineUnanswered, EngineUnavailable
+from eventflow.storage.disk import no_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,32 +7,22 @@ SQLite's own exclusive one, which also keeps out programs that know nothing of t
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import apsw
 
 from eventflow.errors import JournalInUse, JournalUnreadable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from eventflow.storage.disk import explained, fold
 
 WAL_LIMIT_BYTES = 64 * 2**20
-FOLD_PAGES = 1_000
-"""Pages in the write-ahead log from which it is folded into the file."""
 MANY_PAGES = 4_096
 """Unused pages of 4 KiB, 16 MiB, from which some are given back to the disk."""
 KEEP_PAGES = 1_024
 PIECE_PAGES = 256
-
-
-class QuotaUsedUp(apsw.FullError):
-    """The disk has room, but none that the node's user may take."""
 
 
 def connect(path: str, vfs: str | None) -> apsw.Connection:
@@ -83,21 +73,6 @@ def configure(connection: apsw.Connection, durability: str) -> None:
     connection.pragma("temp_store", "MEMORY")
     connection.pragma("trusted_schema", "OFF")
     connection.pragma("cache_size", -32000)
-
-
-def fold(connection: apsw.Connection) -> None:
-    """Fold the write-ahead log into the file, if the file has room for it.
-
-    If not, all of it stays in the log, which grows on beside it, and the room there was is the
-    file's all the same. So does all of it while something is being read. After a fold the next
-    commit writes over the log from its beginning, and needs no room.
-
-    Raises:
-        apsw.Error: the file did not take it, for another reason. The log holds all of it.
-    """
-    later = contextlib.suppress(apsw.FullError, apsw.BusyError, apsw.LockedError)
-    with later, explained(connection):
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
 
 def _no_sqlite(path: str, error: apsw.Error) -> JournalUnreadable:
@@ -153,34 +128,6 @@ def connect_to_read(path: str) -> apsw.Connection:
         raise JournalUnreadable(path, why, "Read it as the user that its node runs as.")
     connection.pragma("query_only", 1)
     return connection
-
-
-@contextlib.contextmanager
-def explained(connection: apsw.Connection) -> Iterator[None]:
-    """Let I/O errors say what the system calls them: SQLite calls all of them "disk I/O error".
-
-    Raises:
-        QuotaUsedUp: a write had no room within the user's quota, which to SQLite is any I/O error.
-            Like one that finds the disk full, it has changed nothing.
-        apsw.IOError: all others.
-    """
-    try:
-        yield
-    except apsw.IOError as error:
-        number = connection.system_errno
-        kind = getattr(error, "extendedresult", None)  # apsw sets it; its types say nothing of it
-        if number == errno.EDQUOT and kind == apsw.SQLITE_IOERR_WRITE:
-            raise QuotaUsedUp("the disk quota of the node's user is used up") from error
-        if number:
-            error.args = (f"{error} ({os.strerror(number)})",)
-        raise
-
-
-def no_room(error: BaseException) -> str | None:
-    """Return why a write found no room; None: that is not why it failed."""
-    if isinstance(error, QuotaUsedUp):
-        return str(error)
-    return "the disk is full" if isinstance(error, apsw.FullError) else None
 
 
 def lock(path: str, *, read_only: bool = False) -> int | None:

@@ -25,12 +25,9 @@ import msgspec
 
 from eventflow.engine.embedded import records
 from eventflow.engine.embedded.file import (
-    FOLD_PAGES,
     configure,
     connect,
     connect_to_read,
-    explained,
-    fold,
     give_back,
     lock,
     tell_holder,
@@ -38,6 +35,7 @@ from eventflow.engine.embedded.file import (
 from eventflow.errors import EngineUnavailable, JournalUnreadable, StorageUnavailable
 from eventflow.storage import schema
 from eventflow.storage.audit import AuditLog
+from eventflow.storage.disk import Log, explained, fold
 from eventflow.storage.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -230,8 +228,6 @@ class Journal:
         self.path = path
         self.in_memory = path == ":memory:"
         self.read_only = read_only
-        self._log_pages = 0
-        """How many the write-ahead log held after the last commit."""
         # Taking SQLite's write lock is a change to a connection that must not change anything.
         self._begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
         self._lock = None if self.in_memory or vfs else lock(path, read_only=read_only)
@@ -245,9 +241,7 @@ class Journal:
             self._prepare(now_s, chain, durability)
             if not read_only:
                 self.connection.execute(_COMMIT)
-                # In place of SQLite's own folding, which keeps its errors to itself: the log
-                # would grow beside a file that can't be written until it has filled the disk.
-                self.connection.set_wal_hook(self._logged)
+            self._log = Log(self.connection)
             self.shelf = shelf(self.connection)
             self.audit = AuditLog(self.connection, self.meta("chain"), audit_key)
         except BaseException:
@@ -335,7 +329,7 @@ class Journal:
         with explained(self.connection):
             everyday = self._is_everyday(commit)
             size = self._commit_at_once(commit) if everyday else self._commit(commit)
-        self._fold_if_long()
+        self._log.fold_if_long()
         return size
 
     def _commit(self, commit: Commit) -> int:
@@ -480,7 +474,7 @@ class Journal:
             fold(self.connection)
             self._try_log()
             fold(self.connection)
-        self._fold_if_long()
+        self._log.fold_if_long()
 
     def _try_log(self) -> None:
         with explained(self.connection):
@@ -501,17 +495,8 @@ class Journal:
         if self.in_memory or self.read_only:
             return False
         more = give_back(self.connection, begun=begun)
-        self._fold_if_long()
+        self._log.fold_if_long()
         return more
-
-    def _logged(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
-        self._log_pages = pages
-        return apsw.SQLITE_OK
-
-    def _fold_if_long(self) -> None:
-        if self._log_pages >= FOLD_PAGES:
-            self._log_pages = 0  # it is the next commit that says how many are left
-            fold(self.connection)
 
     def close(self, *, clean: bool = True) -> None:
         """Close the file; `clean` says that nothing was running.

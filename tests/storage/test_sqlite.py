@@ -16,9 +16,10 @@ from eventflow.testing.crash_vfs import CrashDisk
 from eventflow.testing.storage_contract import StorageContract, a_kept, keep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from eventflow.storage.protocol import Kept
     from eventflow.testing.storage_contract import Opening
 
 
@@ -71,29 +72,41 @@ class TestContract(StorageContract):
 
 
 class TestDisk:
-    """A disk that takes the log and not the file."""
+    """A disk without room, and one that takes the log and not the file."""
 
-    async def test_it_is_said_and_heals(self) -> None:
-        """SQLite keeps it to itself: the log would grow until the disk is full."""
+    @pytest.fixture
+    def disk(self) -> Iterator[CrashDisk]:
         with CrashDisk() as disk:
+            yield disk
 
-            class OnDisk(SqliteStorage):
-                def _connect(self) -> apsw.Connection:
-                    connection = apsw.Connection(self.path, vfs=disk.name)
-                    connection.pragma("locking_mode", "EXCLUSIVE")  # it has no shared memory
-                    return connection
+    @staticmethod
+    @asynccontextmanager
+    async def opened(disk: CrashDisk) -> AsyncIterator[SqliteStorage]:
+        class OnDisk(SqliteStorage):
+            def _connect(self) -> apsw.Connection:
+                connection = apsw.Connection(self.path, vfs=disk.name)
+                connection.pragma("locking_mode", "EXCLUSIVE")  # it has no shared memory
+                return connection
 
-            storage = await open_storage("s.db", clock=ManualClock(), chain="n1", kind=OnDisk)
-            big = [a_kept(f"r{n}", data=b"x" * 200_000) for n in range(60)]
+        storage = await open_storage("s.db", clock=ManualClock(), chain="n1", kind=OnDisk)
+        try:
+            yield storage
+        finally:
+            await storage.close()
+
+    async def test_a_log_that_can_not_be_folded_is_told_and_heals(self, disk: CrashDisk) -> None:
+        """SQLite keeps it to itself: the log would grow until the disk is full."""
+        big = [a_big(f"r{n}") for n in range(60)]
+        kept = 0
+
+        async def keep_all() -> None:
+            nonlocal kept
+            for one in big:
+                await keep(storage, one)
+                kept += 1
+
+        async with self.opened(disk) as storage:
             disk.fail_sync(name="s.db")
-            kept = 0
-
-            async def keep_all() -> None:
-                nonlocal kept
-                for one in big:
-                    await keep(storage, one)
-                    kept += 1
-
             with pytest.raises(StorageUnavailable, match="Input/output error"):
                 await keep_all()
             with pytest.raises(StorageUnavailable):  # at each try, not just at one
@@ -103,4 +116,24 @@ class TestDisk:
 
             await keep(storage, *big[kept:])
             assert (await storage.totals())["email", "parked"][0] == len(big)
-            await storage.close()
+
+    async def test_the_log_is_folded_into_the_file_where_that_makes_room(
+        self, disk: CrashDisk
+    ) -> None:
+        """The log can't grow any more, but unused pages of the file have room for what it holds."""
+        gone = [a_big(f"r{n}") for n in range(40)]
+        async with self.opened(disk) as storage:
+            await keep(storage, *gone)
+            await storage.forget([(one.delivery.id, one.delivery.hop) for one in gone])
+        async with self.opened(disk) as storage:
+            await keep(storage, *(a_big(f"s{n}") for n in range(10)))
+            disk.fill()
+            with pytest.raises(StorageUnavailable, match="full"):
+                await keep(storage, *(a_big(f"t{n}") for n in range(5)))
+
+            await keep(storage, *(a_big(f"t{n}") for n in range(5)))
+            assert (await storage.totals())["email", "parked"][0] == 15
+
+
+def a_big(ref: str) -> Kept:
+    return a_kept(ref, data=b"x" * 200_000)

@@ -25,7 +25,7 @@ from eventflow.errors import EventFlowError, StorageUnavailable
 from eventflow.storage import schema
 from eventflow.storage.acts import act_row, override_row, replayed, settings_row
 from eventflow.storage.audit import AuditLog, Head
-from eventflow.storage.disk import Log, explained
+from eventflow.storage.disk import Log, explained, fold
 from eventflow.storage.protocol import FENCE_S, Filter, Turnover, Usage, Verdict
 from eventflow.storage.rows import micros
 from eventflow.storage.shelf import Shelf
@@ -379,18 +379,27 @@ class SqliteStorage:
 
         def run() -> T:
             self._log.fold_if_long()
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
-                answer = act()
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                with explained(self._connection):
+                    answer = self._transact(act)
+            except apsw.FullError:
+                fold(self._connection)  # what is folded is written over, by the next call
                 raise
             self._weigh()
             return answer
 
-        return await self._read(run)
+        return await self._run(run)
+
+    def _transact(self, act: Callable[[], T]) -> T:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            answer = act()
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        return answer
 
     async def _read(self, act: Callable[[], T]) -> T:
         """Run `act`, and let its errors say what the system calls them."""

@@ -28,7 +28,7 @@ import nats
 from tests.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from nats.aio.client import Client
     from nats.aio.msg import Msg
@@ -320,8 +320,11 @@ class Stream:
             config=config,
         )
 
-    async def pull(self, consumer: str, limit: int, *, wait_s: float = 0.0) -> list[Msg]:
+    async def pull(self, consumer: str, limit: int, *, wait_s: float = ANSWER_S) -> list[Msg]:
         """Lease up to `limit`, waiting up to `wait_s` seconds for all of them.
+
+        A consumer knows of a message a moment after the publish was answered, not before: who
+        does not wait may get nothing of what is there.
 
         Raises:
             RuntimeError: the consumer is gone, or does not take the request.
@@ -370,12 +373,14 @@ class Stream:
 
         A place is free a moment after the ack that frees it was answered, not before.
         """
-        give_up_at = time.monotonic() + ANSWER_S
-        while await self.depth() != depth:
-            if time.monotonic() > give_up_at:
-                return False
-            await asyncio.sleep(0.005)
-        return True
+        return await _soon(self.depth, depth)
+
+    async def comes_to_wait(self, consumer: str, count: int) -> bool:
+        """Return whether so many wait for a consumer, soon.
+
+        It knows of a message a moment after the publish was answered, not before.
+        """
+        return await _soon(lambda: self.waiting(consumer), count)
 
     async def waiting(self, consumer: str) -> int:
         """Return how many are there for a consumer that has never leased them."""
@@ -464,6 +469,15 @@ def checked(answer: Msg) -> dict[str, Any]:
     if "error" in told:
         raise Refused(told["error"]["err_code"], told["error"]["description"])
     return told
+
+
+async def _soon(ask: Callable[[], Awaitable[int]], wanted: int) -> bool:
+    give_up_at = time.monotonic() + ANSWER_S
+    while await ask() != wanted:
+        if time.monotonic() > give_up_at:
+            return False
+        await asyncio.sleep(0.005)
+    return True
 
 
 def times(lease: Msg) -> int:
